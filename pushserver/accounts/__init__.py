@@ -1,0 +1,1 @@
+"""Users, passwords, exchange keys: the database side."""

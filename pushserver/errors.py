@@ -1,0 +1,121 @@
+"""Every failure of our own, as one tree.
+
+    PushserverError
+    ├── SettingsError            the environment is wrong; the process does not start (exit code 2)
+    ├── TokenRefused             a JWT cannot be accepted; ``code`` goes to the client
+    ├── PayloadRefused           a client's event or request body is wrong; nothing changes
+    ├── StoreUnavailable         Redis or the database cannot be reached in time; try again
+    ├── CredentialsUnreadable    a stored exchange key cannot be decrypted; that user stops
+    └── ExchangeError            a fetch failed; the last good state stays
+        ├── KeyRefused           whose: the key. No request until the key is replaced
+        ├── RateLimited          whose: the user at one endpoint. Wait ``retry_after_s``
+        ├── AddressBanned        whose: our address. Every request behind it waits
+        ├── ClockSkew            whose: our clock. Measure the offset, sign again once
+        ├── ExchangeUnavailable  whose: the exchange. Back off
+        ├── AnswerMalformed      whose: the exchange. A blank or wrong value where a figure must be; back off
+        └── RequestRejected      whose: us or the account's mode. Repeating it as it is cannot help
+
+A program reads ``code`` (stable, snake_case); a person reads ``message``. Neither ever holds a key, a token,
+a header or a signed query.
+"""
+
+from __future__ import annotations
+
+
+class PushserverError(Exception):
+    code = "internal_error"
+
+    def __init__(self, message: str = "", *, code: str | None = None) -> None:
+        super().__init__(message or self.code)
+        self.message = message or self.code
+        if code is not None:
+            self.code = code
+
+
+class SettingsError(PushserverError):
+    """All problems of the environment at once."""
+
+    code = "settings_invalid"
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class TokenRefused(PushserverError):
+    """``code`` is one of token_missing, token_invalid, token_expired, token_revoked, user_disabled, server_busy."""
+
+    code = "token_invalid"
+
+
+class PayloadRefused(PushserverError):
+    code = "invalid_payload"
+
+
+class StoreUnavailable(PushserverError):
+    code = "server_busy"
+
+
+class CredentialsUnreadable(PushserverError):
+    code = "key_unreadable"
+
+
+class ExchangeError(PushserverError):
+    """A fetch that gave no usable answer.
+
+    ``endpoint`` is the path asked (an enum label, no parameters), ``exchange_code`` Bybit's retCode or the HTTP
+    status (None when nothing was answered), ``retry_after_s`` the server's own hint where it gave one.
+    """
+
+    code = "exchange_error"
+    #: Whose problem it is, for metrics: request, key, user, address, clock, exchange.
+    subject = "exchange"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: str | None = None,
+        endpoint: str = "",
+        exchange_code: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.endpoint = endpoint
+        self.exchange_code = exchange_code
+        self.retry_after_s = retry_after_s
+
+
+class KeyRefused(ExchangeError):
+    """``code``: key_invalid, key_expired, key_permission, key_ip_not_allowed, key_signature, account_blocked."""
+
+    code = "key_invalid"
+    subject = "key"
+
+
+class RateLimited(ExchangeError):
+    code = "exchange_rate_limited"
+    subject = "user"
+
+
+class AddressBanned(ExchangeError):
+    code = "exchange_address_banned"
+    subject = "address"
+
+
+class ClockSkew(ExchangeError):
+    code = "exchange_clock_skew"
+    subject = "clock"
+
+
+class ExchangeUnavailable(ExchangeError):
+    code = "exchange_unavailable"
+
+
+class AnswerMalformed(ExchangeError):
+    code = "exchange_answer_malformed"
+
+
+class RequestRejected(ExchangeError):
+    code = "exchange_request_rejected"
+    subject = "request"

@@ -1,0 +1,1 @@
+"""Bybit behind a small port: requests, answers, typed failures."""

@@ -1,0 +1,1 @@
+"""A simulated Bybit for the demo, the tests and the benchmarks."""

@@ -1,0 +1,217 @@
+"""What happens, told to whoever wants to know: business code reports one frozen record per happening.
+
+Nothing here knows Prometheus or a log format; ``metrics`` and ``logs`` are observers. Durations are seconds.
+``reason``, ``code``, ``result`` and ``endpoint`` are values of small closed sets, never input.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pushserver.model import DataType, Freshness
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Base of all records."""
+
+
+# --- push worker ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class UsersClaimed(Record):
+    """``users`` were taken from the schedule, the longest overdue by ``lag_s``."""
+
+    users: int
+    lag_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAnswered(Record):
+    """One HTTP request to the exchange: ``result`` is ``ok`` or an error's code."""
+
+    endpoint: str
+    result: str
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFinished(Record):
+    """One fetch round of one user. ``result``: ok, failed, idle (nobody listens), lost (the lease went to another)."""
+
+    user_id: int
+    round_id: str
+    result: str
+    duration_s: float
+    requests: int
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed(Record):
+    """One type of one user could not be refreshed; the last good state stays."""
+
+    user_id: int
+    round_id: str
+    data_type: DataType
+    code: str
+    endpoint: str
+    exchange_code: int | None
+    message: str
+    retry_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StateCommitted(Record):
+    """``result``: published, unchanged, stale (older than what is stored). ``age_s``: exchange's stamp to now."""
+
+    user_id: int
+    round_id: str
+    data_type: DataType
+    result: str
+    age_s: float
+    listeners: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FreshnessChanged(Record):
+    user_id: int
+    data_type: DataType
+    state: Freshness
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPaused(Record):
+    """The exchange refused our address; nothing is asked for ``seconds``."""
+
+    code: str
+    seconds: float
+
+
+# --- web worker ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOpened(Record):
+    connection_id: str
+    user_id: int
+    carrier: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRefused(Record):
+    connection_id: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed(Record):
+    """``duration_s``: since it was opened."""
+
+    connection_id: str
+    user_id: int
+    reason: str
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionChanged(Record):
+    """``delta`` is +1 or -1."""
+
+    data_type: DataType
+    delta: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventReceived(Record):
+    """``event``: a known name or ``other``; ``result``: ok or an error code."""
+
+    event: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateEmitted(Record):
+    """An update left for ``connections`` sockets of one user. ``kind``: push, snapshot, resync, status."""
+
+    data_type: DataType
+    kind: str
+    user_id: int
+    connections: int
+    size_bytes: int
+    latency_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatesConflated(Record):
+    """A newer state replaced ``count`` waiting ones on slow connections."""
+
+    data_type: DataType
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class BusStateChanged(Record):
+    """``state``: connected, lost, deaf. ``outage_s`` when it came back."""
+
+    state: str
+    outage_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class BusMessageDropped(Record):
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoginAttempted(Record):
+    """``result``: ok, invalid_credentials, rate_limited, unavailable."""
+
+    result: str
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleReported(Record):
+    """Start, ready, stop: one line each for the person on call."""
+
+    component: str
+    state: str
+    detail: str = ""
+
+
+class Observer:
+    """Base of all observers: gets every record, ignores what it does not care for."""
+
+    def record(self, record: Record) -> None:
+        """Must be quick and must not block."""
+
+
+class Observers(Observer):
+    """Fans out; a broken member is logged and the others still hear."""
+
+    def __init__(self, members: Iterable[Observer] = ()) -> None:
+        self._members = tuple(members)
+
+    def record(self, record: Record) -> None:
+        for member in self._members:
+            try:
+                member.record(record)
+            except Exception:
+                logger.exception("observer %s failed on %s", type(member).__name__, type(record).__name__)
+
+
+class RecordingObserver(Observer):
+    """Keeps every record in order, for tests."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def record(self, record: Record) -> None:
+        self.records.append(record)

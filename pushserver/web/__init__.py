@@ -1,0 +1,1 @@
+"""The web worker: HTTP API, Socket.IO, the console."""

@@ -1,0 +1,1 @@
+"""The push worker. Empty of imports: its door patches for gevent first."""
