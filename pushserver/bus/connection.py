@@ -57,7 +57,7 @@ def _nodes(raw: str) -> list[tuple[str, int]]:
     return [(host.rpartition(":")[0], int(host.rpartition(":")[2])) for host in hosts]
 
 
-def _login(raw: str) -> dict[str, str | None]:
+def _login(raw: str) -> dict[str, Any]:
     name, _, password = urlsplit(raw).netloc.rpartition("@")[0].partition(":")
     return {"username": unquote(name) or None, "password": unquote(password) or None}
 
