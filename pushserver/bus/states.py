@@ -1,0 +1,143 @@
+"""The newest state of every user's type, and its publication.
+
+Guarantees: a state that was committed is stored and published in one step; ``seq`` only grows, also when Redis
+lost its memory or its clock; an answer older than what is stored (or than what confirmed it) is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pushserver.bus import keys, scripts
+from pushserver.bus.connection import REDIS_FAILURES, unavailable
+from pushserver.clock import Clock
+from pushserver.events import EncodedUpdate, encode_status
+from pushserver.model import DataType, Freshness
+
+#: A state nobody confirmed for so long is forgotten.
+STATE_TTL_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class CommitResult:
+    """``result``: published, unchanged or stale. ``listeners``: web workers that were sent it."""
+
+    result: str
+    seq: int
+    listeners: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """What a subscriber is given at once. ``frame`` and ``status_frame`` are complete Engine.IO messages."""
+
+    seq: int
+    as_of_ms: int
+    confirmed_ms: int
+    frame: bytes | None
+    status: Freshness
+    reason: str
+    status_frame: bytes | None
+
+
+NOTHING_STORED = StoredState(0, 0, 0, None, Freshness.LIVE, "", None)
+
+
+class States:
+    """All methods raise StoreUnavailable when Redis does not answer in time."""
+
+    def __init__(self, client: Any, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+        self._commit = scripts.load(client, "commit")
+        self._status = scripts.load(client, "status")
+        self._raise_floor = scripts.load(client, "raise_floor")
+
+    def commit(self, user_id: int, data_type: DataType, update: EncodedUpdate, as_of_ms: int) -> CommitResult:
+        """Store and publish ``update`` unless its data is what is stored, or older than that."""
+        try:
+            result, seq, listeners = self._commit(
+                keys=[keys.state(user_id, data_type), keys.update_channel(user_id, data_type)],
+                args=[update.digest, as_of_ms, self._clock.wall_ms(), update.head, update.tail, STATE_TTL_S],
+            )
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
+        return CommitResult(result.decode(), int(seq), listeners)
+
+    def set_status(
+        self,
+        user_id: int,
+        data_type: DataType,
+        state: Freshness,
+        reason: str,
+        message: str,
+        until_ms: int | None = None,
+    ) -> bool:
+        """Tell the user's phones how fresh a type is; True when that changed (and was published)."""
+        frame = encode_status(data_type, state, reason, message, until_ms)
+        until = "" if until_ms is None else str(until_ms)
+        try:
+            changed = self._status(
+                keys=[keys.state(user_id, data_type), keys.update_channel(user_id, data_type)],
+                args=[state.value, reason, until, frame, STATE_TTL_S],
+            )
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
+        return bool(changed)
+
+    def read(self, wanted: Sequence[tuple[int, DataType]]) -> list[StoredState]:
+        """The stored states in the order asked, in one round trip."""
+        try:
+            pipeline = self._client.pipeline(transaction=False)
+            for user_id, data_type in wanted:
+                pipeline.hmget(
+                    keys.state(user_id, data_type),
+                    "seq", "as_of", "confirmed", "frame", "status", "reason", "status_frame",
+                )  # fmt: skip
+            return [_stored(row) for row in pipeline.execute()]
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
+
+    def raise_floor(self, user_id: int, data_type: DataType, delivered_seq: int) -> None:
+        """After Redis came back empty or older: let no later commit get a ``seq`` that clients have passed.
+
+        The digest is dropped, so the next commit publishes even if its data is what was stored.
+        """
+        try:
+            self._raise_floor(keys=[keys.state(user_id, data_type)], args=[delivered_seq, STATE_TTL_S])
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
+
+    def watched(self, user_ids: Sequence[int]) -> dict[int, frozenset[DataType]]:
+        """Which types of each user any web worker listens to: Redis knows, and forgets the dead by itself."""
+        try:
+            pipeline = self._client.pipeline(transaction=False)
+            for user_id in user_ids:
+                channels = [keys.update_channel(user_id, data_type) for data_type in DataType]
+                pipeline.execute_command("PUBSUB SHARDNUMSUB", *channels)
+            answers = pipeline.execute()
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
+        return {user_id: _listened(answer) for user_id, answer in zip(user_ids, answers, strict=True)}
+
+
+def _listened(answer: list[Any]) -> frozenset[DataType]:
+    """``[channel, count, channel, count, …]`` in the order of DataType."""
+    return frozenset(
+        data_type for data_type, count in zip(DataType, answer[1::2], strict=True) if int(count) > 0
+    )  # fmt: skip
+
+
+def _stored(row: list[bytes | None]) -> StoredState:
+    seq, as_of, confirmed, frame, status, reason, status_frame = row
+    return StoredState(
+        seq=int(seq or 0),
+        as_of_ms=int(as_of or 0),
+        confirmed_ms=int(confirmed or 0),
+        frame=frame,
+        status=Freshness((status or b"live").decode()),
+        reason=(reason or b"").decode(),
+        status_frame=status_frame,
+    )

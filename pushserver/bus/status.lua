@@ -1,0 +1,14 @@
+-- Store and publish the freshness of one user's type, only when it changed.
+--
+-- KEYS[1] state hash   KEYS[2] channel (same slot)
+-- ARGV    state, reason, until ms or '', frame, time to live s
+-- Returns 1 when it changed. A type that has no status yet counts as live.
+local old = redis.call('HMGET', KEYS[1], 'status', 'reason', 'until')
+local state = old[1] or 'live'
+if state == ARGV[1] and (state == 'live' or (old[2] == ARGV[2] and old[3] == ARGV[3])) then
+  return 0
+end
+redis.call('HSET', KEYS[1], 'status', ARGV[1], 'reason', ARGV[2], 'until', ARGV[3], 'status_frame', ARGV[4])
+redis.call('EXPIRE', KEYS[1], ARGV[5])
+redis.call('SPUBLISH', KEYS[2], 's ' .. ARGV[1] .. ' ' .. ARGV[2] .. '\n' .. ARGV[4])
+return 1
