@@ -1,0 +1,294 @@
+"""One line per record, in one format, without a secret: everything this program writes goes through here.
+
+``configure`` puts a single handler on the root logger, so libraries are held to the same rules: values that look
+like tokens or keys are masked, control characters are escaped so that a record cannot pretend to be two, and a
+reason that repeats more than ten times a second is counted instead of written.
+
+Call it before pybit is imported: pybit installs a handler of its own when the root logger has none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from pushserver import observers
+from pushserver.clock import Clock, SystemClock
+from pushserver.model import Freshness
+
+#: Lines written per reason and second; what is beyond is counted and told later.
+LINES_PER_SECOND = 10
+#: Characters of one message or traceback; the rest adds cost, not insight.
+MAX_TEXT = 8 * 1024
+
+# Everything that could end a line, move the cursor or reorder what a person reads (bidi marks).
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+_CONFIDENTIAL = (
+    r"(?:access_|auth_)?token|jwt|password|passwd|(?:api|jwt)[_-]?secrets?|secret|api[_-]?key|credentials_keys"
+    r"|x-bapi-[a-z-]+|(?:proxy-)?authorization|cookie|set-cookie"
+)
+_MASKS: tuple[tuple[re.Pattern[str], str], ...] = (
+    # A JWT is recognised by its head, so that one that was cut off is masked too.
+    (re.compile(r"eyJ[\w-]{6,}(?:\.[\w-]*)*"), "***"),
+    (re.compile(r"(\bbearer[\s:]+)[^\s\"',;]+", re.IGNORECASE), r"\1***"),
+    # name=value, name: value, "name": "value", ('name', 'value'), b'name': b'value'
+    (
+        re.compile(
+            rf"(?<![a-z])((?:{_CONFIDENTIAL})(?:[\"']?\s*(?:=|:|%3d)|[\"']\s*,)\s*)"
+            r"(?:b?\"[^\"]*\"|b?'[^']*'|(?:basic\s+|bearer\s+)?[^\s\"'&;,)}\]]+)",
+            re.IGNORECASE,
+        ),
+        r"\1***",
+    ),
+    # The password of a connection URL.
+    (re.compile(r"(\w://)[^/\s@\"']+@"), r"\1***@"),
+)
+
+
+def masked_text(text: str) -> str:
+    """``text`` without anything that looks like a token, key, password or credential header."""
+    for pattern, replacement in _MASKS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def one_line(text: str) -> str:
+    """``text`` with every control or direction character written as its escape."""
+    return _UNPRINTABLE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(match.group()) or f"\\u{ord(match.group()):04x}"
+
+
+def _clean(text: str) -> str:
+    # Cut before masking as well: a megabyte of input must not buy a megabyte of pattern matching.
+    return one_line(masked_text(text[: 4 * MAX_TEXT])[:MAX_TEXT])
+
+
+class LineFormatter(logging.Formatter):
+    """``2026-01-02T03:04:05.678Z INFO web event=connection_opened connection=c1 user=4``, or the same as JSON."""
+
+    def __init__(self, log_format: str) -> None:
+        super().__init__()
+        self._as_json = log_format == "json"
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        time = moment.replace("+00:00", "Z")
+        name = record.name.removeprefix("pushserver.")
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):
+            # A library's broken call must still leave a trace, and must not take the caller down.
+            message = f"{record.msg} (arguments do not fit)"
+        fields: dict[str, object] = dict(getattr(record, "fields", {}))
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        if self._as_json:
+            content: dict[str, object] = {"time": time, "level": record.levelname.lower(), "logger": name}
+            content["process"] = record.process
+            if message:
+                content["message"] = _clean(message)
+            content |= {key: _clean(value) if isinstance(value, str) else value for key, value in fields.items()}
+            return json.dumps(content, ensure_ascii=False, default=lambda value: _clean(str(value)))
+        words = [_clean(message)] if message else []
+        # A message says what happened; only records without one need the event's name.
+        words += [f"{key}={_word(value)}" for key, value in fields.items() if not (message and key == "event")]
+        return f"{time} {record.levelname} {name} {' '.join(words)}"
+
+
+def _word(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    text = _clean(str(value))
+    return text if re.fullmatch(r"[^\s\"=]+", text) else '"' + text.replace('"', '\\"') + '"'
+
+
+class LineBudget:
+    """Grants ten lines a second per reason and keeps count of what it refused."""
+
+    #: Reasons remembered; they come from code, but a library may build its message texts itself.
+    MAX_REASONS = 1_000
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._windows: dict[object, list[float]] = {}  # reason -> [window start, granted, refused]
+
+    def take(self, reason: object) -> int | None:
+        """None = do not write; else write, and tell how many were left out since the last written line."""
+        now = self._clock.monotonic_s()
+        window = self._windows.get(reason)
+        if window is None:
+            if len(self._windows) >= self.MAX_REASONS:
+                self._windows.clear()
+            self._windows[reason] = [now, 1, 0]
+            return 0
+        if now - window[0] >= 1:
+            left_out = int(window[2])
+            window[:] = [now, 1, 0]
+            return left_out
+        if window[1] < LINES_PER_SECOND:
+            window[1] += 1
+            return 0
+        window[2] += 1
+        return None
+
+
+class BudgetFilter(logging.Filter):
+    """Holds every record to the budget of its reason; records that were granted their line elsewhere pass."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._budget = LineBudget(clock)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if getattr(record, "granted", False):
+            return True
+        left_out = self._budget.take((record.name, record.levelno, str(record.msg)[:200]))
+        if left_out is None:
+            return False
+        if left_out:
+            record.fields = {**getattr(record, "fields", {}), "left_out": left_out}
+        return True
+
+
+def configure(log_format: str, log_level: str, stream: TextIO | None = None, clock: Clock | None = None) -> None:
+    """Make the root logger write our lines to ``stream`` (stderr). Calling it again replaces the former setup.
+
+    ``log_format`` is ``text`` or ``json``; ``log_level`` is debug, info, warning or error.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(LineFormatter(log_format))
+    handler.addFilter(BudgetFilter(clock or SystemClock()))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(log_level.upper())
+    # A full disk or a closed pipe must not print tracebacks into the same place for every record.
+    logging.raiseExceptions = False
+    # The libraries' debug output is about themselves, and urllib3 and pybit would write signed queries.
+    for name in ("urllib3", "pybit", "engineio", "socketio", "websocket", "geventwebsocket"):
+        logging.getLogger(name).setLevel(max(logging.getLevelName(log_level.upper()), logging.WARNING))
+
+
+class LoggingObserver(observers.Observer):
+    """Writes the records a person on call wants to read; routine ones only at debug level."""
+
+    def __init__(self, component: str, clock: Clock | None = None) -> None:
+        """``component`` (web, worker) names the logger."""
+        self._logger = logging.getLogger(f"pushserver.{component}")
+        self._budget = LineBudget(clock or SystemClock())
+        self._writers: Mapping[type[observers.Record], Callable[[Any], None]] = {
+            observers.ConnectionOpened: self._connection_opened,
+            observers.ConnectionRefused: self._connection_refused,
+            observers.ConnectionClosed: self._connection_closed,
+            observers.RoundFinished: self._round_finished,
+            observers.FetchFailed: self._fetch_failed,
+            observers.StateCommitted: self._state_committed,
+            observers.FreshnessChanged: self._freshness_changed,
+            observers.AddressPaused: self._address_paused,
+            observers.EventReceived: self._event_received,
+            observers.UpdateEmitted: self._update_emitted,
+            observers.BusStateChanged: self._bus_state_changed,
+            observers.BusMessageDropped: self._bus_message_dropped,
+            observers.LoginAttempted: self._login_attempted,
+            observers.LifecycleReported: self._lifecycle_reported,
+        }
+
+    def record(self, record: observers.Record) -> None:
+        writer = self._writers.get(type(record))
+        if writer is not None:
+            writer(record)
+
+    def _write(self, level: int, event: str, reason: str, message: str = "", /, **fields: object) -> None:
+        if not self._logger.isEnabledFor(level):
+            return
+        left_out = self._budget.take((event, reason))
+        if left_out is None:
+            return
+        if left_out:
+            fields["left_out"] = left_out
+        self._logger.log(level, message, extra={"fields": {"event": event, **fields}, "granted": True})
+
+    def _connection_opened(self, record: observers.ConnectionOpened) -> None:
+        self._write(
+            logging.INFO, "connection_opened", "",
+            connection=record.connection_id, user=record.user_id, carrier=record.carrier,
+        )  # fmt: skip
+
+    def _connection_refused(self, record: observers.ConnectionRefused) -> None:
+        self._write(logging.INFO, "connection_refused", record.code, connection=record.connection_id, code=record.code)
+
+    def _connection_closed(self, record: observers.ConnectionClosed) -> None:
+        self._write(
+            logging.INFO, "connection_closed", record.reason,
+            connection=record.connection_id, user=record.user_id, reason=record.reason, seconds=record.duration_s,
+        )  # fmt: skip
+
+    def _round_finished(self, record: observers.RoundFinished) -> None:
+        self._write(
+            logging.WARNING if record.result == "failed" else logging.DEBUG, "round_finished", record.result,
+            round=record.round_id, user=record.user_id, result=record.result, seconds=record.duration_s,
+            requests=record.requests, **({"code": record.code} if record.code else {}),
+        )  # fmt: skip
+
+    def _fetch_failed(self, record: observers.FetchFailed) -> None:
+        self._write(
+            logging.WARNING, "fetch_failed", record.code,
+            round=record.round_id, user=record.user_id, type=record.data_type.value, code=record.code,
+            endpoint=record.endpoint, exchange_code=record.exchange_code, retry_in=record.retry_in_s,
+            text=record.message,
+        )  # fmt: skip
+
+    def _state_committed(self, record: observers.StateCommitted) -> None:
+        self._write(
+            logging.DEBUG, "state_committed", record.result,
+            round=record.round_id, user=record.user_id, type=record.data_type.value, result=record.result,
+            age=record.age_s, listeners=record.listeners,
+        )  # fmt: skip
+
+    def _freshness_changed(self, record: observers.FreshnessChanged) -> None:
+        self._write(
+            logging.INFO if record.state is Freshness.LIVE else logging.WARNING, "freshness_changed", record.reason,
+            user=record.user_id, type=record.data_type.value, state=record.state.value, reason=record.reason,
+        )  # fmt: skip
+
+    def _address_paused(self, record: observers.AddressPaused) -> None:
+        self._write(logging.ERROR, "address_paused", record.code, code=record.code, seconds=record.seconds)
+
+    def _event_received(self, record: observers.EventReceived) -> None:
+        self._write(logging.DEBUG, "event_received", record.result, name=record.event, result=record.result)
+
+    def _update_emitted(self, record: observers.UpdateEmitted) -> None:
+        name = "status_update" if record.kind == "status" else f"{record.data_type.value}_update"
+        self._write(
+            logging.INFO if record.kind == "push" else logging.DEBUG, f"{record.kind}_emitted", record.data_type.value,
+            f'emitting event "{name}" to {record.data_type.value}_{record.user_id}',
+            connections=record.connections, bytes=record.size_bytes,
+            **({} if record.kind == "push" else {"kind": record.kind}),
+        )  # fmt: skip
+
+    def _bus_state_changed(self, record: observers.BusStateChanged) -> None:
+        self._write(
+            logging.INFO if record.state == "connected" else logging.ERROR, "bus_state", record.state,
+            state=record.state, outage=record.outage_s,
+        )  # fmt: skip
+
+    def _bus_message_dropped(self, record: observers.BusMessageDropped) -> None:
+        self._write(logging.WARNING, "bus_message_dropped", record.reason, reason=record.reason)
+
+    def _login_attempted(self, record: observers.LoginAttempted) -> None:
+        self._write(logging.INFO, "login", record.result, result=record.result, seconds=record.duration_s)
+
+    def _lifecycle_reported(self, record: observers.LifecycleReported) -> None:
+        self._write(
+            logging.INFO, "lifecycle", record.state,
+            component=record.component, state=record.state, **({"detail": record.detail} if record.detail else {}),
+        )  # fmt: skip
