@@ -39,12 +39,25 @@ def connect(url: Secret, *, timeout_s: float = COMMAND_TIMEOUT_S, max_connection
         "health_check_interval": 15,
         "retry": Retry(NoBackoff(), 1),
         "max_connections": max_connections,
+        "protocol": 2,
     }
     if scheme == "redis+sentinel":
         return _sentinel_master(raw, options)
     if scheme == "redis+cluster":
         return _cluster(raw, timeout_s)
     return redis.Redis.from_url(raw, **options)
+
+
+def listening_connection(url: Secret, *, timeout_s: float = COMMAND_TIMEOUT_S) -> Any:
+    """One bare connection for pub/sub, not yet connected.
+
+    Nothing on it retries or reconnects by itself: redis-py would do so without a word, and every message that
+    was published in between would be lost unnoticed. Call ``connect()`` again after ``disconnect()``.
+    """
+    client = connect(url, timeout_s=timeout_s, max_connections=2)
+    pool = client.connection_pool
+    pool.connection_kwargs.update(health_check_interval=0, retry=Retry(NoBackoff(), 0))
+    return pool.make_connection()
 
 
 def unavailable(error: Exception) -> StoreUnavailable:

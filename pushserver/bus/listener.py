@@ -1,0 +1,216 @@
+"""The web worker's ears: one pub/sub connection on which every loss is noticed.
+
+A connection can be dead while TCP is up, and a client library that reconnects silently hides what was missed.
+So this listener reconnects by itself alone, sends itself a canary through the real path, treats silence as
+deafness, and after every (re)connect tells its owner to read again whatever it cares for.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.lock import RLock
+
+from pushserver.bus import keys
+from pushserver.bus.connection import REDIS_FAILURES
+from pushserver.clock import Clock
+from pushserver.observers import BusStateChanged, Observer
+
+logger = logging.getLogger(__name__)
+
+#: How often the canary sings, and how long it may be unheard before the connection counts as deaf.
+CANARY_INTERVAL_S = 2.0
+DEAF_AFTER_S = 8.0
+#: Pauses between attempts to reconnect: short, because subscribing again is cheap.
+RETRY_PAUSES_S = (0.05, 0.2, 0.5, 1.0)
+#: Channels per SSUBSCRIBE command.
+BATCH = 500
+
+
+class Listener:
+    """Receives channel messages and hands them to its owner, in order, in one greenlet.
+
+    ``on_message(channel, payload)`` must not block. ``on_restored()`` is called in a greenlet of its own after
+    every connect, once all wanted channels are confirmed: messages may have been lost before it.
+    """
+
+    def __init__(
+        self,
+        connection: Any,
+        publisher: Any,
+        clock: Clock,
+        observer: Observer,
+        on_message: Callable[[bytes, bytes], None],
+        on_restored: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._publisher = publisher
+        self._clock = clock
+        self._observer = observer
+        self._on_message = on_message
+        self._on_restored = on_restored
+        self._canary_channel = f"push:canary:{secrets.token_hex(8)}".encode()
+        self._plain_channels = (keys.EMITTER_CHANNEL, keys.SIGNALS_CHANNEL)
+        self._wanted: set[bytes] = set()
+        self._confirmed: set[bytes] = set()
+        self._unanswered: dict[bytes, int] = {}
+        self._waiters: dict[bytes, Event] = {}
+        self._send_lock = RLock()
+        self._connected = False
+        self._last_canary_s: float | None = None
+        self._silent_since_s = 0.0
+        self._lost_at_s: float | None = None
+        self._greenlets: list[gevent.Greenlet] = []
+
+    def start(self) -> None:
+        """Begin connecting; returns at once."""
+        self._greenlets = [gevent.spawn(self._run), gevent.spawn(self._sing)]
+
+    def stop(self) -> None:
+        gevent.killall(self._greenlets)
+        self._connection.disconnect()
+
+    @property
+    def hears(self) -> bool:
+        """True when the canary was heard lately: what is published now really arrives here."""
+        return (
+            self._connected
+            and self._last_canary_s is not None
+            and self._clock.monotonic_s() - self._last_canary_s < DEAF_AFTER_S
+        )
+
+    @property
+    def canary_age_s(self) -> float | None:
+        """Seconds since the canary was last heard; None before the first time."""
+        return None if self._last_canary_s is None else self._clock.monotonic_s() - self._last_canary_s
+
+    def subscribe(self, channels: Iterable[bytes], timeout_s: float) -> bool:
+        """Want these sharded channels, and wait until Redis has confirmed them all.
+
+        False when that took longer: they stay wanted, and ``on_restored`` follows when they are there.
+        """
+        wanted = list(channels)
+        new = [channel for channel in wanted if channel not in self._wanted]
+        self._wanted.update(new)
+        if new and self._connected:
+            self._subscribe_now(new)
+        deadline = self._clock.monotonic_s() + timeout_s
+        for channel in wanted:
+            if channel not in self._confirmed:
+                waiter = self._waiters.setdefault(channel, Event())
+                if not waiter.wait(max(0.0, deadline - self._clock.monotonic_s())):
+                    return False
+        return True
+
+    def unsubscribe(self, channels: Iterable[bytes]) -> None:
+        gone = [channel for channel in channels if channel in self._wanted]
+        self._wanted.difference_update(gone)
+        self._confirmed.difference_update(gone)
+        if gone and self._connected:
+            self._send("SUNSUBSCRIBE", gone)
+
+    def _subscribe_now(self, channels: list[bytes]) -> None:
+        """A channel that was left and wanted again has two answers under way: only the last one counts."""
+        for channel in channels:
+            self._unanswered[channel] = self._unanswered.get(channel, 0) + 1
+        self._send("SSUBSCRIBE", channels)
+
+    def _send(self, command: str, channels: list[bytes]) -> None:
+        """Send without waiting for the answer; a failure shows in the reading greenlet, which reconnects."""
+        try:
+            with self._send_lock:
+                for start in range(0, len(channels), BATCH):
+                    self._connection.send_command(command, *channels[start : start + BATCH], check_health=False)
+        except REDIS_FAILURES:
+            logger.debug("%s could not be sent; the reader reconnects", command)
+
+    def _run(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                self._open()
+                attempt = 0
+                self._read()
+            except REDIS_FAILURES as error:
+                self._lost(error)
+            except Exception as error:
+                # A listener that died of a surprise would leave every phone of this worker silently stale.
+                logger.exception("the bus listener met something unforeseen; it reconnects")
+                self._lost(error)
+            gevent.sleep(RETRY_PAUSES_S[min(attempt, len(RETRY_PAUSES_S) - 1)])
+            attempt += 1
+
+    def _open(self) -> None:
+        with self._send_lock:
+            self._connection.disconnect()
+            self._connection.connect()
+        self._confirmed.clear()
+        self._unanswered.clear()
+        self._last_canary_s = None
+        self._silent_since_s = self._clock.monotonic_s()
+        self._connected = True
+        with self._send_lock:
+            self._connection.send_command("SUBSCRIBE", *self._plain_channels, check_health=False)
+        # The canary's own channel goes last: its confirmation means that all the others are confirmed too.
+        self._subscribe_now([*self._wanted, self._canary_channel])
+
+    def _lost(self, error: Exception) -> None:
+        with self._send_lock:
+            self._connection.disconnect()
+        self._confirmed.clear()
+        if not self._connected and self._lost_at_s is not None:
+            return
+        self._connected = False
+        if self._lost_at_s is None:
+            self._lost_at_s = self._clock.monotonic_s()
+            self._observer.record(BusStateChanged("deaf" if "deaf" in str(error) else "lost"))
+
+    def _read(self) -> None:
+        while True:
+            kind, channel, payload = self._connection.read_response(disable_decoding=True, timeout=DEAF_AFTER_S)
+            if kind == b"smessage" or kind == b"message":
+                if channel == self._canary_channel:
+                    self._last_canary_s = self._silent_since_s = self._clock.monotonic_s()
+                elif kind == b"message" or channel in self._wanted:
+                    self._on_message(channel, payload)
+            elif kind == b"ssubscribe":
+                self._confirm(channel)
+            # A busy connection on which the canary is never heard is as deaf as a silent one.
+            if self._clock.monotonic_s() - self._silent_since_s > DEAF_AFTER_S:
+                raise ConnectionError("deaf: the canary was not heard")
+
+    def _confirm(self, channel: bytes) -> None:
+        self._unanswered[channel] = self._unanswered.get(channel, 1) - 1
+        if self._unanswered[channel] > 0:
+            return
+        del self._unanswered[channel]
+        if channel == self._canary_channel:
+            self._observer.record(BusStateChanged("connected", self._outage_s()))
+            self._lost_at_s = None
+            gevent.spawn(self._sing_once)
+            gevent.spawn(self._on_restored)
+        elif channel in self._wanted:
+            self._confirmed.add(channel)
+        waiter = self._waiters.pop(channel, None)
+        if waiter is not None:
+            waiter.set()
+
+    def _outage_s(self) -> float:
+        return 0.0 if self._lost_at_s is None else self._clock.monotonic_s() - self._lost_at_s
+
+    def _sing(self) -> None:
+        while True:
+            gevent.sleep(CANARY_INTERVAL_S)
+            if self._connected:
+                self._sing_once()
+
+    def _sing_once(self) -> None:
+        try:
+            self._publisher.execute_command("SPUBLISH", self._canary_channel, b"")
+        except REDIS_FAILURES:
+            logger.debug("the canary could not be sent; its silence will be noticed")

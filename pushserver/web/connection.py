@@ -1,0 +1,171 @@
+"""One phone's transport: an Engine.IO session over one WebSocket, with one greenlet (its reader).
+
+Writing is the outbox's, pinging the ticker's; so an idle phone costs one greenlet instead of the library's three.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import engineio
+import gevent
+from engineio import packet as engineio_packet
+
+from pushserver.clock import Clock
+from pushserver.web.outbox import Outbox
+from pushserver.web.websocket import (
+    BINARY,
+    NORMAL,
+    POLICY_VIOLATION,
+    PONG,
+    FrameError,
+    MessageReader,
+    PeerClosed,
+    close_frame,
+    encode_frame,
+    text_frame,
+)
+
+#: How long a close frame may take to leave before the socket is shut down all the same.
+CLOSE_GRACE_S = 0.5
+
+_PING_FRAME = text_frame(b"2")
+
+
+class ProtocolViolation(Exception):
+    """The client sent what no well-behaved client sends; its transport is closed."""
+
+
+class Connection(engineio.socket.Socket):
+    """The library's socket class, with its queue, writer and pinger replaced.
+
+    ``on_message(connection, message)`` is called in the reader's greenlet for each Engine.IO message and may
+    raise ProtocolViolation; ``on_closed(connection, reason)`` once, whichever way it ended.
+    """
+
+    def __init__(
+        self,
+        server: Any,
+        sid: str,
+        websocket: Any,
+        clock: Clock,
+        on_message: Callable[[Connection, str | bytes], None],
+        on_closed: Callable[[Connection, str], None],
+    ) -> None:
+        # Not the base class's: it makes a queue per connection and starts a greenlet per ping.
+        self.server = server
+        self.sid = sid
+        self.session: dict[str, Any] = {}
+        self.connected = self.upgraded = True
+        self.upgrading = self.closing = self.closed = False
+        self.opened_at_s = self.ponged_at_s = clock.monotonic_s()
+        self.pinged_at_s: float | None = None
+        #: Set by the Socket.IO layer: the signed-in phone behind this transport.
+        self.phone: Any = None
+        self.refused = False
+        self.attachments_due = 0
+        self._clock = clock
+        self._on_message = on_message
+        self._on_closed = on_closed
+        handler = websocket.handler
+        self._socket: socket.socket = handler.socket
+        self._read = handler.rfile.read
+        self.outbox = Outbox(self._socket, clock, self._socket_died)
+
+    def send(self, pkt: Any) -> None:
+        """Called by the library with an Engine.IO packet."""
+        encoded = pkt.encode()
+        if isinstance(encoded, bytes):
+            self.outbox.send(encode_frame(BINARY, encoded))
+        else:
+            self.outbox.send(text_frame(encoded.encode()))
+
+    def send_message(self, message: bytes) -> None:
+        """Send a complete Engine.IO text message."""
+        self.outbox.send(text_frame(message))
+
+    def ping(self) -> None:
+        self.pinged_at_s = self._clock.monotonic_s()
+        self.outbox.send(_PING_FRAME)
+
+    def read_until_closed(self) -> None:
+        """The life of the connection: read messages until either side ends it."""
+        reader = MessageReader(self._read, lambda payload: self.outbox.send(encode_frame(PONG, payload)))
+        reason, code = "transport close", NORMAL
+        try:
+            while not self.closed:
+                self._receive(reader.next_message())
+        except PeerClosed as end:
+            code = end.close_code or NORMAL
+        except FrameError as error:
+            reason, code = "protocol error", error.close_code
+        except ProtocolViolation:
+            reason, code = "protocol error", POLICY_VIOLATION
+        except OSError:
+            reason = "transport error"
+        self._end(reason)
+        self._shut_down(close_frame(code))
+
+    def close(self, wait: bool = True, abort: bool = False, reason: str | None = None) -> None:
+        """End the connection from our side: last frames go out, then the socket is shut down. Never blocks."""
+        if self.closed:
+            return
+        self._end(reason or "server disconnect")
+        gevent.spawn(self._shut_down, close_frame(NORMAL))
+
+    def check_ping_timeout(self) -> bool:
+        """The ticker looks after that."""
+        return not self.closed
+
+    def _receive(self, message: str | bytes) -> None:
+        if isinstance(message, bytes):
+            self._on_message(self, message)
+            return
+        kind = message[:1]
+        if kind == "4":
+            self._on_message(self, message[1:])
+        elif kind == "3":
+            self.pinged_at_s = None
+            self.ponged_at_s = self._clock.monotonic_s()
+        elif kind == "1":
+            raise PeerClosed
+        else:
+            raise ProtocolViolation
+
+    def _socket_died(self, reason: str) -> None:
+        # May be the event loop that calls: ending runs handlers, so it gets a greenlet of its own.
+        gevent.spawn(self.close, reason=reason)
+
+    def _end(self, reason: str) -> None:
+        if self.closed:
+            return
+        self.closing = self.closed = True
+        self._on_closed(self, reason)
+
+    def _shut_down(self, last_frame: bytes) -> None:
+        """Let the last frames leave, then make sure that reader, socket and slot are free."""
+        self.outbox.finish(last_frame)
+        deadline = self._clock.monotonic_s() + CLOSE_GRACE_S
+        while self.outbox.open and not self.outbox.idle and self._clock.monotonic_s() < deadline:
+            gevent.sleep(0.02)
+        self.outbox.close()
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # the peer was faster
+
+
+def open_packet(sid: str, ping_interval_s: int, ping_timeout_s: int, max_payload: int) -> Any:
+    """Engine.IO's first packet: what the client must know of us."""
+    return engineio_packet.Packet(
+        engineio_packet.OPEN,
+        {
+            "sid": sid,
+            "upgrades": [],
+            "pingTimeout": ping_timeout_s * 1000,
+            "pingInterval": ping_interval_s * 1000,
+            "maxPayload": max_payload,
+        },
+    )

@@ -1,0 +1,248 @@
+"""Brings every user's newest states from the bus to the phones that subscribed to them.
+
+The order that leaves no gap: first the channel is subscribed and confirmed, then the stored state is read and
+sent, and anything not newer than what the phone has is dropped. The same reading is done again for all local
+phones whenever the bus was lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import gevent
+
+from pushserver.bus import keys
+from pushserver.bus.listener import Listener
+from pushserver.bus.states import States, StoredState
+from pushserver.clock import Clock
+from pushserver.errors import StoreUnavailable
+from pushserver.model import DataType, Freshness
+from pushserver.observers import BusMessageDropped, Observer, SubscriptionChanged, UpdateEmitted, UpdatesConflated
+from pushserver.web.bus_messages import MessageRefused, UpdateMessage, parse_message
+from pushserver.web.phones import Phone
+from pushserver.web.websocket import text_frame
+
+logger = logging.getLogger(__name__)
+
+#: How long a subscriber waits for its channels; later they still come, through the re-read.
+SUBSCRIBE_TIMEOUT_S = 2.0
+REREAD_BATCH = 500
+RETRY_S = 0.5
+
+
+class Schedule(Protocol):
+    """The part of the push workers' schedule that the web side needs."""
+
+    def wake(self, user_ids: Sequence[int]) -> None: ...
+
+    def ensure(self, user_ids: Sequence[int]) -> None: ...
+
+
+@dataclass(slots=True)
+class Watch:
+    """One user's type on this worker. ``joining``: phones whose channel is not confirmed yet."""
+
+    user_id: int
+    data_type: DataType
+    phones: set[Phone] = field(default_factory=set)
+    joining: int = 0
+    repairing: bool = False
+
+
+class Deliveries:
+    """``listener`` is set once by the composition root: each of the two needs the other."""
+
+    listener: Listener
+
+    def __init__(self, states: States, schedule: Schedule, clock: Clock, observer: Observer) -> None:
+        self._states = states
+        self._schedule = schedule
+        self._clock = clock
+        self._observer = observer
+        self._watches: dict[bytes, Watch] = {}
+
+    def subscribe(self, phone: Phone, data_types: Iterable[DataType]) -> list[DataType]:
+        """Make the types live for the phone; the ones that are new. Their stored states are sent by ``send_stored``."""
+        new = [data_type for data_type in data_types if data_type not in phone.subscribed]
+        watches = {_channel(phone.user_id, data_type): data_type for data_type in new}
+        for channel, data_type in watches.items():
+            self._watches.setdefault(channel, Watch(phone.user_id, data_type)).joining += 1
+        try:
+            self.listener.subscribe(watches, SUBSCRIBE_TIMEOUT_S)
+        finally:
+            for channel, data_type in watches.items():
+                watch = self._watches[channel]
+                watch.joining -= 1
+                if not phone.gone:
+                    self._join(phone, watch, data_type)
+                self._release(channel, watch)
+        if new and not phone.gone:
+            self._wake(phone.user_id)
+        return new
+
+    def unsubscribe(self, phone: Phone, data_types: Iterable[DataType]) -> None:
+        """Nothing of these types follows."""
+        for data_type in data_types:
+            if data_type not in phone.subscribed:
+                continue
+            phone.subscribed.discard(data_type)
+            phone.delivered.pop(data_type, None)
+            phone.connection.outbox.discard_update(data_type)
+            channel = _channel(phone.user_id, data_type)
+            watch = self._watches[channel]
+            watch.phones.discard(phone)
+            self._release(channel, watch)
+            self._observer.record(SubscriptionChanged(data_type, -1))
+
+    def send_stored(
+        self, phone: Phone, data_types: Sequence[DataType], since: Mapping[DataType, int] | None = None
+    ) -> None:
+        """Send the newest known state of each type: what is newer than the phone has, or than ``since`` says.
+
+        While Redis does not answer, it is tried again in the background until it does.
+        """
+        try:
+            stored = self._states.read([(phone.user_id, data_type) for data_type in data_types])
+        except StoreUnavailable:
+            gevent.spawn_later(RETRY_S, self._send_stored_later, phone, data_types, since)
+            return
+        for data_type, state in zip(data_types, stored, strict=True):
+            if data_type not in phone.subscribed:
+                continue
+            if since is not None and since.get(data_type) != state.seq and state.seq >= phone.delivered[data_type]:
+                phone.delivered[data_type] = state.seq - 1
+            self._send_state([phone], data_type, state, "snapshot" if since is None else "resync")
+
+    def on_message(self, channel: bytes, payload: bytes) -> None:
+        """A message from the bus; garbage is counted and dropped."""
+        watch = self._watches.get(channel)
+        if watch is None:
+            return
+        now_ms = self._clock.wall_ms()
+        try:
+            message = parse_message(payload, now_ms)
+        except MessageRefused as refusal:
+            self._observer.record(BusMessageDropped(refusal.reason))
+            return
+        if isinstance(message, UpdateMessage):
+            latency_s = max(0, now_ms - message.committed_ms) / 1000
+            self._send_update(watch.phones, watch.data_type, message.seq, message.frame, "push", latency_s)
+            if any(phone.delivered[watch.data_type] > message.seq for phone in watch.phones):
+                self._repair(watch)
+        else:
+            self._send_status(watch.phones, watch.data_type, message.state, message.reason, message.frame)
+
+    def reread(self) -> None:
+        """After the bus was lost: bring every local phone up to what is stored, and the schedule up to us."""
+        watches = list(self._watches.values())
+        for start in range(0, len(watches), REREAD_BATCH):
+            batch = watches[start : start + REREAD_BATCH]
+            try:
+                stored = self._states.read([(watch.user_id, watch.data_type) for watch in batch])
+            except StoreUnavailable:
+                # The bus is up but commands are not: what was lost meanwhile must still be caught up with.
+                gevent.spawn_later(RETRY_S, self.reread)
+                return
+            for watch, state in zip(batch, stored, strict=True):
+                if any(phone.delivered[watch.data_type] > state.seq for phone in watch.phones):
+                    self._repair(watch)
+                else:
+                    self._send_state(watch.phones, watch.data_type, state, "reread")
+        self.ensure_scheduled()
+
+    def ensure_scheduled(self) -> None:
+        """Put watched users that the schedule lost (an emptied Redis) back into it."""
+        try:
+            self._schedule.ensure(sorted({watch.user_id for watch in self._watches.values()}))
+        except StoreUnavailable:
+            logger.debug("the schedule cannot be reached; the next round tries again")
+
+    def _join(self, phone: Phone, watch: Watch, data_type: DataType) -> None:
+        if data_type in phone.subscribed:
+            return
+        phone.subscribed.add(data_type)
+        phone.delivered[data_type] = 0
+        phone.told.pop(data_type, None)
+        watch.phones.add(phone)
+        self._observer.record(SubscriptionChanged(data_type, +1))
+
+    def _release(self, channel: bytes, watch: Watch) -> None:
+        if not watch.phones and not watch.joining and self._watches.pop(channel, None) is not None:
+            self.listener.unsubscribe([channel])
+
+    def _wake(self, user_id: int) -> None:
+        try:
+            self._schedule.wake([user_id])
+        except StoreUnavailable:
+            logger.debug("user %d could not be woken; ensure_scheduled makes up for it", user_id)
+
+    def _send_stored_later(
+        self, phone: Phone, data_types: Sequence[DataType], since: Mapping[DataType, int] | None
+    ) -> None:
+        wanted = [data_type for data_type in data_types if data_type in phone.subscribed]
+        if wanted and not phone.gone:
+            self.send_stored(phone, wanted, since)
+
+    def _send_state(self, phones: Iterable[Phone], data_type: DataType, state: StoredState, kind: str) -> None:
+        if state.frame is not None:
+            self._send_update(phones, data_type, state.seq, state.frame, kind, None)
+        if state.status_frame is not None:
+            self._send_status(phones, data_type, state.status, state.reason, state.status_frame)
+
+    def _send_update(
+        self, phones: Iterable[Phone], data_type: DataType, seq: int, message: bytes, kind: str, latency_s: float | None
+    ) -> None:
+        frame = text_frame(message)
+        sent = conflated = user_id = 0
+        for phone in phones:
+            if phone.delivered[data_type] < seq:
+                phone.delivered[data_type] = seq
+                conflated += phone.connection.outbox.send_update(data_type, frame)
+                sent += 1
+                user_id = phone.user_id
+        if sent:
+            self._observer.record(UpdateEmitted(data_type, kind, user_id, sent, len(frame), latency_s))
+        if conflated:
+            self._observer.record(UpdatesConflated(data_type, conflated))
+
+    def _send_status(
+        self, phones: Iterable[Phone], data_type: DataType, state: Freshness, reason: str, message: bytes
+    ) -> None:
+        frame = text_frame(message)
+        for phone in list(phones):
+            told = phone.told.get(data_type, (Freshness.LIVE, ""))
+            if told == (state, reason) or (told[0] is state is Freshness.LIVE):
+                continue
+            phone.told[data_type] = (state, reason)
+            phone.connection.outbox.send(frame)
+            self._observer.record(UpdateEmitted(data_type, "status", phone.user_id, 1, len(frame)))
+            if state is Freshness.STOPPED and phone.told_error != reason:
+                phone.told_error = reason
+                phone.emit_error(
+                    reason, "The exchange account cannot be read; see status_update.", type=data_type.value
+                )
+            elif state is Freshness.LIVE:
+                phone.told_error = ""
+
+    def _repair(self, watch: Watch) -> None:
+        """Redis came back empty or older: phones are ahead of it and would drop all that follows."""
+        if not watch.repairing:
+            watch.repairing = True
+            gevent.spawn(self._raise_floor, watch)
+
+    def _raise_floor(self, watch: Watch) -> None:
+        try:
+            delivered = max((phone.delivered[watch.data_type] for phone in watch.phones), default=0)
+            self._states.raise_floor(watch.user_id, watch.data_type, delivered)
+            self._schedule.wake([watch.user_id])
+        except StoreUnavailable:
+            logger.debug("the floor of user %d could not be raised; the next message tries again", watch.user_id)
+        finally:
+            watch.repairing = False
+
+
+def _channel(user_id: int, data_type: DataType) -> bytes:
+    return keys.update_channel(user_id, data_type).encode()

@@ -1,0 +1,135 @@
+"""Fits our connections into the Socket.IO libraries: what they would do per client with queues and greenlets.
+
+``EngineServer`` accepts WebSockets and nothing else, ``SocketServer`` is the ``socketio.Server`` on top whose
+incoming messages go to one ``Gate``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import parse_qs
+
+import engineio
+import socketio
+
+from pushserver.clock import Clock
+from pushserver.web.connection import Connection, open_packet
+from pushserver.web.websocket import MAX_MESSAGE_BYTES
+
+PING_INTERVAL_S = 25
+PING_TIMEOUT_S = 20
+
+_NOT_WEBSOCKET = (
+    b'{"error":{"code":"transport_not_supported","message":"This server speaks Socket.IO over WebSocket only,'
+    b" because its workers share no sessions. Connect with transports: ['websocket'] (Swift: forceWebsockets)." + b'"}}'
+)
+_FULL = b'{"error":{"code":"server_busy","message":"This worker has all the connections it takes."}}'
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """What is kept of the request that opened a connection, until its token was checked."""
+
+    authorization: str | None
+    query_token: str | None
+
+
+class Gate(Protocol):
+    """Who decides about connections and their messages."""
+
+    def admit(self) -> bool:
+        """Whether one more transport is taken."""
+        ...
+
+    def opened(self, connection: Connection, handshake: Handshake) -> None: ...
+
+    def message(self, connection: Connection, message: str | bytes) -> None: ...
+
+    def closed(self, connection: Connection, reason: str) -> None: ...
+
+
+class EngineServer(engineio.Server):  # type: ignore[misc]
+    """Engine.IO 4 over WebSocket; sessions are Connections, kept in ``sockets`` as the library does."""
+
+    gate: Gate
+    clock: Clock
+
+    def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        query = parse_qs(environ.get("QUERY_STRING", ""))
+        if query.get("transport", ["polling"])[-1] != "websocket" or "wsgi.websocket" not in environ:
+            return _refuse(start_response, "400 Bad Request", _NOT_WEBSOCKET)
+        if not self.gate.admit():
+            return _refuse(start_response, "503 Service Unavailable", _FULL)
+        response: Iterable[bytes] = super().handle_request(environ, start_response)
+        return response
+
+    def _handle_connect(
+        self, environ: dict[str, Any], start_response: Any, transport: str, jsonp_index: int | None = None
+    ) -> list[bytes]:
+        websocket = environ["wsgi.websocket"]
+        handshake = _handshake(environ)
+        for request in (environ, websocket.environ):
+            _forget_token(request)
+        # From here on the connection alone writes; the library's object would send a close frame of its own.
+        websocket.closed = True
+        sid = self.generate_id()
+        connection = Connection(self, sid, websocket, self.clock, self.gate.message, self.gate.closed)
+        self.sockets[sid] = connection
+        try:
+            connection.send(open_packet(sid, PING_INTERVAL_S, PING_TIMEOUT_S, MAX_MESSAGE_BYTES))
+            self.gate.opened(connection, handshake)
+            connection.read_until_closed()
+        finally:
+            self.sockets.pop(sid, None)
+        return []
+
+
+class SocketServer(socketio.Server):  # type: ignore[misc]
+    """The library's server: rooms, emits and the manager are its, the wire is ours."""
+
+    def __init__(self, gate: Gate, clock: Clock, manager: Any, cors_origins: tuple[str, ...] | None) -> None:
+        super().__init__(
+            client_manager=manager,
+            async_mode="gevent",
+            async_handlers=False,
+            always_connect=False,
+            # None = same origin. An empty list would switch the check off.
+            cors_allowed_origins=_allowed(cors_origins),
+            ping_interval=PING_INTERVAL_S,
+            ping_timeout=PING_TIMEOUT_S,
+            max_http_buffer_size=MAX_MESSAGE_BYTES,
+            transports=["websocket"],
+            monitor_clients=False,
+            http_compression=False,
+        )
+        self.eio.gate = gate
+        self.eio.clock = clock
+        self.manager_initialized = True
+
+    def _engineio_server_class(self) -> type[EngineServer]:
+        return EngineServer
+
+
+def _allowed(cors_origins: tuple[str, ...] | None) -> Any:
+    if not cors_origins:
+        return None
+    return "*" if "*" in cors_origins else list(cors_origins)
+
+
+def _handshake(environ: dict[str, Any]) -> Handshake:
+    tokens = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=100).get("token")
+    return Handshake(environ.get("HTTP_AUTHORIZATION"), tokens[0] if tokens else None)
+
+
+def _forget_token(environ: dict[str, Any] | None) -> None:
+    """The request stays referenced for as long as the socket lives; its token must not."""
+    if environ:
+        for name in ("QUERY_STRING", "RAW_URI", "REQUEST_URI", "HTTP_AUTHORIZATION"):
+            environ.pop(name, None)
+
+
+def _refuse(start_response: Callable[..., Any], status: str, body: bytes) -> list[bytes]:
+    start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]

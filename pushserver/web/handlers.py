@@ -1,0 +1,149 @@
+"""What each event of the contract does. Each handler returns the body of the ack, or raises a PushserverError."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from pushserver.bus.states import States
+from pushserver.clock import Clock
+from pushserver.errors import PayloadRefused, TokenRefused
+from pushserver.events import utc_instant
+from pushserver.model import DataType, room
+from pushserver.web.deliveries import Deliveries
+from pushserver.web.payloads import TypeChoice, parse_resync, parse_token, parse_types
+from pushserver.web.phones import Phone
+from pushserver.web.sockets import NAMESPACE, AccessCheck, Handler, Verifier, connected_payload
+
+
+class FetchOutlook(Protocol):
+    """What the push workers know of a user's next and last fetches."""
+
+    def outlook(self, user_id: int) -> Mapping[str, Any]:
+        """``next_fetch_ms`` (or None) and ``last_error`` (a code or None). Raises StoreUnavailable."""
+        ...
+
+
+class Handlers:
+    """The handlers by event name, as ``Sockets`` wants them. ``manager`` keeps the ordinary rooms."""
+
+    def __init__(
+        self,
+        deliveries: Deliveries,
+        manager: Any,
+        verifier: Verifier,
+        access: AccessCheck,
+        states: States,
+        outlook: FetchOutlook,
+        intervals_s: Mapping[DataType, float],
+        clock: Clock,
+    ) -> None:
+        self._deliveries = deliveries
+        self._manager = manager
+        self._verifier = verifier
+        self._access = access
+        self._states = states
+        self._outlook = outlook
+        self._intervals = {data_type.value: intervals_s[data_type] for data_type in DataType}
+        self._clock = clock
+
+    def by_name(self) -> dict[str, Handler]:
+        return {
+            "subscribe_trading": self.subscribe,
+            "unsubscribe_trading": self.unsubscribe,
+            "authenticate": self.authenticate,
+            "resync": self.resync,
+            "whoami": self.whoami,
+        }
+
+    def subscribe(self, phone: Phone, arguments: Sequence[Any]) -> object:
+        choice = parse_types(arguments)
+        _refuse_if_all_unknown(choice)
+        new = self._deliveries.subscribe(phone, choice.accepted)
+        for data_type in new:
+            if not phone.gone:
+                self._manager.enter_room(phone.sid, NAMESPACE, room(data_type, phone.user_id))
+        answer = self._subscription(phone, choice)
+        phone.emit("subscribed", answer)
+        _name_unknown(phone, choice)
+        wanted = [data_type for data_type in new if data_type in phone.subscribed]
+        if wanted:
+            self._deliveries.send_stored(phone, wanted)
+        return answer
+
+    def unsubscribe(self, phone: Phone, arguments: Sequence[Any]) -> object:
+        choice = parse_types(arguments)
+        _refuse_if_all_unknown(choice)
+        self._deliveries.unsubscribe(phone, choice.accepted)
+        for data_type in choice.accepted:
+            self._manager.leave_room(phone.sid, NAMESPACE, room(data_type, phone.user_id))
+        answer = self._subscription(phone, choice)
+        phone.emit("unsubscribed", answer)
+        _name_unknown(phone, choice)
+        return answer
+
+    def authenticate(self, phone: Phone, arguments: Sequence[Any]) -> object:
+        claims, _ = self._verifier.pick([("payload", parse_token(arguments))])
+        self._access.check(claims)
+        if claims.user_id != phone.user_id:
+            raise TokenRefused("This token belongs to another user.", code="token_mismatch")
+        phone.claims = claims
+        phone.expiry_announced = False
+        answer = connected_payload(phone)
+        phone.emit("connected", answer)
+        return answer
+
+    def resync(self, phone: Phone, arguments: Sequence[Any]) -> object:
+        request = parse_resync(arguments)
+        if request.ignored:
+            phone.emit_error("invalid_payload", 'Only whole numbers of known types count in "since".')
+        # Without any seq the client holds nothing: everything it subscribed to is newer than that.
+        since = request.since or dict.fromkeys(DataType, 0)
+        wanted = [data_type for data_type in DataType if data_type in phone.subscribed and data_type in since]
+        if wanted:
+            self._deliveries.send_stored(phone, wanted, since)
+        return {"types": [data_type.value for data_type in wanted]}
+
+    def whoami(self, phone: Phone, _arguments: Sequence[Any]) -> object:
+        types = [data_type for data_type in DataType if data_type in phone.subscribed]
+        now_ms = self._clock.wall_ms()
+        stored = self._states.read([(phone.user_id, data_type) for data_type in types])
+        outlook = self._outlook.outlook(phone.user_id)
+        return {
+            "user_id": phone.user_id,
+            "types": phone.types(),
+            "states": {
+                data_type.value: {
+                    "seq": state.seq or None,
+                    "age_s": (now_ms - state.confirmed_ms) / 1000 if state.confirmed_ms else None,
+                    "state": state.status.value,
+                    "next_fetch_at": outlook["next_fetch_ms"] and utc_instant(outlook["next_fetch_ms"]),
+                    "last_error": state.reason or outlook["last_error"],
+                }
+                for data_type, state in zip(types, stored, strict=True)
+            },
+            "worker_id": os.getpid(),
+            "token_expires_at": utc_instant(phone.claims.expires_at_s * 1000),
+        }
+
+    def _subscription(self, phone: Phone, choice: TypeChoice) -> dict[str, object]:
+        return {
+            "types": [data_type.value for data_type in choice.accepted],
+            "subscribed": phone.types(),
+            "intervals": self._intervals,
+        }
+
+
+def _refuse_if_all_unknown(choice: TypeChoice) -> None:
+    if choice.unknown and not choice.accepted:
+        raise PayloadRefused(_unknown_text(choice), code="unknown_type")
+
+
+def _name_unknown(phone: Phone, choice: TypeChoice) -> None:
+    if choice.unknown:
+        phone.emit_error("unknown_type", _unknown_text(choice), types=list(choice.unknown))
+
+
+def _unknown_text(choice: TypeChoice) -> str:
+    return f"Unknown types: {', '.join(choice.unknown)}. Known are: {', '.join(DataType)}."

@@ -1,0 +1,91 @@
+"""A signed-in connection: who it is, what it subscribed to, what it was given last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pushserver.events import encode_event, error_payload
+from pushserver.model import DataType, Freshness
+from pushserver.tokens import Claims
+from pushserver.web.connection import Connection
+
+#: Inbound events: so many at once, then so many a second; a flood longer than this is cut off.
+EVENT_BURST = 20
+EVENTS_PER_S = 5.0
+FLOOD_LIMIT_S = 60.0
+FLOOD_ERROR_EVERY_S = 10.0
+
+
+class EventBudget:
+    """How many events a client may send: a bucket that is told the time."""
+
+    __slots__ = ("_flooding_since_s", "_left", "_told_at_s", "_updated_s")
+
+    def __init__(self, now_s: float) -> None:
+        self._left = float(EVENT_BURST)
+        self._updated_s = now_s
+        self._flooding_since_s: float | None = None
+        self._told_at_s: float | None = None
+
+    def spend(self, now_s: float) -> float:
+        """Take one event; the seconds its sender must wait for it (0 when there is room)."""
+        self._left = min(EVENT_BURST, self._left + (now_s - self._updated_s) * EVENTS_PER_S) - 1
+        self._updated_s = now_s
+        if self._left >= 0:
+            if self._left > EVENT_BURST / 2:
+                self._flooding_since_s = None
+            return 0.0
+        if self._flooding_since_s is None:
+            self._flooding_since_s = now_s
+        return -self._left / EVENTS_PER_S
+
+    def must_tell(self, now_s: float) -> bool:
+        """Whether the sender should hear (again) that it is too fast."""
+        if self._told_at_s is not None and now_s - self._told_at_s < FLOOD_ERROR_EVERY_S:
+            return False
+        self._told_at_s = now_s
+        return True
+
+    def exhausted(self, now_s: float) -> bool:
+        """The flood has gone on for too long."""
+        return self._flooding_since_s is not None and now_s - self._flooding_since_s > FLOOD_LIMIT_S
+
+
+@dataclass(slots=True, eq=False)
+class Phone:
+    """One device of one user. ``sid`` is its Socket.IO id in the namespace ``/``."""
+
+    sid: str
+    connection: Connection
+    claims: Claims
+    opened_at_s: float
+    budget: EventBudget
+    subscribed: set[DataType] = field(default_factory=set)
+    #: The ``seq`` last sent of each type since it was subscribed.
+    delivered: dict[DataType, int] = field(default_factory=dict)
+    #: State and reason last told of each type; a type never mentioned is live.
+    told: dict[DataType, tuple[Freshness, str]] = field(default_factory=dict)
+    told_error: str = ""
+    expiry_announced: bool = False
+    kicked: bool = False
+
+    @property
+    def user_id(self) -> int:
+        return self.claims.user_id
+
+    @property
+    def gone(self) -> bool:
+        return self.connection.closed
+
+    def emit(self, event: str, payload: object) -> None:
+        self.connection.send_message(encode_event(event, payload))
+
+    def emit_error(self, code: str, message: str, retryable: bool = False, **more: object) -> dict[str, object]:
+        """Send an ``error`` event; its body, for the ack."""
+        payload = error_payload(code, message, retryable, **more)
+        self.emit("error", payload)
+        return payload
+
+    def types(self) -> list[str]:
+        """What is subscribed, in the contract's order."""
+        return [data_type.value for data_type in DataType if data_type in self.subscribed]

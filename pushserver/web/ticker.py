@@ -1,0 +1,85 @@
+"""Looks after all connections of a worker once a second, in one greenlet: pings, deadlines, token expiry.
+
+One pass over plain objects costs less than a timer greenlet per connection, and nothing is forgotten when the
+process slept over a moment.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import gevent
+
+from pushserver.clock import Clock
+from pushserver.events import utc_instant
+from pushserver.web.connection import Connection
+from pushserver.web.engine import PING_INTERVAL_S, PING_TIMEOUT_S
+from pushserver.web.phones import Phone
+from pushserver.web.sockets import Sockets
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.5
+#: A transport that has not signed in by then is closed.
+SIGN_IN_WITHIN_S = 10.0
+#: A socket that took no byte for so long belongs to a phone that does not read.
+STUCK_AFTER_S = 30.0
+ANNOUNCE_EXPIRY_S = 60
+ENSURE_EVERY_S = 5.0
+
+
+class Ticker:
+    """``ensure_scheduled`` is called every few seconds, whatever happened to Redis meanwhile."""
+
+    def __init__(self, sockets: Sockets, ensure_scheduled: Callable[[], None], clock: Clock) -> None:
+        self._sockets = sockets
+        self._ensure_scheduled = ensure_scheduled
+        self._clock = clock
+        self._ensured_at_s = clock.monotonic_s()
+
+    def start(self) -> None:
+        gevent.spawn(self._run)
+
+    def tick(self) -> None:
+        """One pass, at the clock's time."""
+        now_s = self._clock.monotonic_s()
+        now_wall_s = self._clock.wall_ms() / 1000
+        for connection in list(self._sockets.connections.values()):
+            self._look_at(connection, now_s, now_wall_s)
+
+    def _run(self) -> None:
+        while True:
+            gevent.sleep(TICK_S)
+            try:
+                self.tick()
+                if self._clock.monotonic_s() - self._ensured_at_s >= ENSURE_EVERY_S:
+                    self._ensured_at_s = self._clock.monotonic_s()
+                    gevent.spawn(self._ensure_scheduled)
+            except Exception:
+                # Without the ticker no dead phone would ever be noticed again.
+                logger.exception("a pass over the connections failed")
+
+    def _look_at(self, connection: Connection, now_s: float, now_wall_s: float) -> None:
+        phone: Phone | None = connection.phone
+        stuck_since_s = connection.outbox.stuck_since_s
+        if stuck_since_s is not None and now_s - stuck_since_s > STUCK_AFTER_S:
+            connection.close(reason="slow client")
+        elif phone is None and now_s - connection.opened_at_s > SIGN_IN_WITHIN_S:
+            connection.close(reason="never signed in")
+        elif connection.pinged_at_s is not None:
+            if now_s - connection.pinged_at_s > PING_TIMEOUT_S:
+                connection.close(reason="ping timeout")
+        elif now_s - connection.ponged_at_s >= PING_INTERVAL_S:
+            connection.ping()
+        if phone is not None and not phone.gone:
+            self._look_at_token(phone, now_wall_s)
+
+    def _look_at_token(self, phone: Phone, now_wall_s: float) -> None:
+        left_s = phone.claims.expires_at_s - now_wall_s
+        if left_s <= 0:
+            self._sockets.kick(phone, "token_expired")
+        elif left_s <= ANNOUNCE_EXPIRY_S and not phone.expiry_announced:
+            phone.expiry_announced = True
+            expires_at = utc_instant(phone.claims.expires_at_s * 1000)
+            phone.emit("token_expiring", {"expires_in": max(1, round(left_s)), "token_expires_at": expires_at})

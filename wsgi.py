@@ -1,0 +1,7 @@
+from gevent import monkey; monkey.patch_all()  # noqa: E702 - before anything else is imported
+
+"""The web door: ``gunicorn wsgi:app``. Everything it does is in ``pushserver.web.app``."""
+
+from pushserver.web.app import create_app_from_environment
+
+app = create_app_from_environment()
