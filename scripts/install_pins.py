@@ -15,13 +15,13 @@ def main(requirements: str) -> int:
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
     output: list[str] = []
     collected: set[str] = set()
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603 - the command is ours, the file an argument of the Makefile
         [*command, "-r", requirements], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as pip:
         assert pip.stdout is not None
         for line in pip.stdout:
             output.append(line)
-            package = re.match(r"Collecting (\S+)", line)
+            package = re.match(r"(?:Collecting|Processing) (?:\S*/)?(\S+)", line)
             if package and package[1] not in collected:
                 collected.add(package[1])
                 show(f"  {len(collected):3d}  {package[1]}")
