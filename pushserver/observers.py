@@ -186,6 +186,14 @@ class LifecycleReported(Record):
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class LoopLagMeasured(Record):
+    """The event loop of ``component`` woke a greenlet ``seconds`` later than asked."""
+
+    component: str
+    seconds: float
+
+
 class Observer:
     """Base of all observers: gets every record, ignores what it does not care for."""
 
