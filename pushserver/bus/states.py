@@ -116,7 +116,7 @@ class States:
             pipeline = self._client.pipeline(transaction=False)
             for user_id in user_ids:
                 channels = [keys.update_channel(user_id, data_type) for data_type in DataType]
-                pipeline.execute_command("PUBSUB SHARDNUMSUB", *channels)
+                pipeline.execute_command("PUBSUB", "SHARDNUMSUB", *channels)
             answers = pipeline.execute()
         except REDIS_FAILURES as error:
             raise unavailable(error) from error

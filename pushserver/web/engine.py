@@ -50,7 +50,7 @@ class Gate(Protocol):
     def closed(self, connection: Connection, reason: str) -> None: ...
 
 
-class EngineServer(engineio.Server):  # type: ignore[misc]
+class EngineServer(engineio.Server):
     """Engine.IO 4 over WebSocket; sessions are Connections, kept in ``sockets`` as the library does."""
 
     gate: Gate
@@ -86,7 +86,7 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         return []
 
 
-class SocketServer(socketio.Server):  # type: ignore[misc]
+class SocketServer(socketio.Server):
     """The library's server: rooms, emits and the manager are its, the wire is ours."""
 
     def __init__(self, gate: Gate, clock: Clock, manager: Any, cors_origins: tuple[str, ...] | None) -> None:

@@ -1,0 +1,158 @@
+"""Commit, status and floor against a real Valkey: what the delivery promise rests on."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+import redis
+
+from pushserver.bus import keys
+from pushserver.bus.connection import connect
+from pushserver.bus.states import States
+from pushserver.clock import ManualClock, SystemClock
+from pushserver.errors import StoreUnavailable
+from pushserver.events import encode_update
+from pushserver.model import Balance, DataType, Freshness, Secret
+from pushserver.web.bus_messages import StatusMessage, UpdateMessage, parse_message
+
+NOW_MS = SystemClock().wall_ms()
+
+
+def balance(total: str):
+    return Balance(Decimal(total), Decimal("8"), Decimal("2"))
+
+
+def commit(states: States, total: str, as_of_ms: int, user_id: int = 4):
+    update = encode_update(DataType.BALANCE, user_id, balance(total), as_of_ms, as_of_ms)
+    return states.commit(user_id, DataType.BALANCE, update, as_of_ms)
+
+
+@pytest.fixture
+def client(redis_url):
+    return connect(Secret(redis_url))
+
+
+@pytest.fixture
+def states(client):
+    return States(client, SystemClock())
+
+
+def listen(client):
+    pubsub = client.pubsub(ignore_subscribe_messages=True)
+    pubsub.ssubscribe(keys.update_channel(4, DataType.BALANCE))
+    assert pubsub.get_sharded_message(timeout=2) is None
+    return pubsub
+
+
+def heard(pubsub):
+    messages = []
+    while (message := pubsub.get_sharded_message(timeout=0.2)) is not None:
+        if message["type"] == "smessage":
+            messages.append(parse_message(message["data"], SystemClock().wall_ms()))
+    return messages
+
+
+def test_a_changed_state_is_stored_and_published_with_the_same_seq(client, states):
+    pubsub = listen(client)
+    result = commit(states, "10", NOW_MS)
+    assert (result.result, result.listeners) == ("published", 1)
+    [message] = heard(pubsub)
+    assert isinstance(message, UpdateMessage)
+    assert message.seq == result.seq
+    [stored] = states.read([(4, DataType.BALANCE)])
+    assert stored.frame == message.frame
+    assert f'"seq":{result.seq},'.encode() in message.frame
+    assert stored.as_of_ms == NOW_MS
+
+
+def test_equal_data_is_not_published_again(client, states):
+    first = commit(states, "10", NOW_MS)
+    pubsub = listen(client)
+    again = commit(states, "10", NOW_MS + 5_000)
+    assert (again.result, again.seq) == ("unchanged", first.seq)
+    assert heard(pubsub) == []
+
+
+def test_an_older_answer_never_replaces_a_newer_one(states):
+    commit(states, "10", NOW_MS)
+    assert commit(states, "9", NOW_MS - 1).result == "stale"
+
+
+def test_an_answer_older_than_a_confirmation_is_refused_too(states):
+    commit(states, "10", NOW_MS)
+    commit(states, "10", NOW_MS + 5_000)
+    assert commit(states, "9", NOW_MS + 2_000).result == "stale"
+
+
+def test_seq_grows_with_every_change_even_when_clocks_stand_still(client):
+    states = States(client, ManualClock(wall_ms=1))
+    seqs = [commit(states, str(total), NOW_MS).seq for total in range(50)]
+    assert seqs == sorted(set(seqs))
+
+
+def test_seq_follows_the_committers_clock_when_redis_is_behind(client):
+    ahead = ManualClock(wall_ms=NOW_MS + 50_000)
+    assert commit(States(client, ahead), "10", NOW_MS).seq == NOW_MS + 50_000
+
+
+def test_G07_a_raised_floor_is_passed_by_the_next_commit_and_equal_data_is_sent_again(states):
+    first = commit(states, "10", NOW_MS)
+    states.raise_floor(4, DataType.BALANCE, first.seq + 10_000_000)
+    [stored] = states.read([(4, DataType.BALANCE)])
+    assert stored.frame is None
+    again = commit(states, "10", NOW_MS)
+    assert again.result == "published"
+    assert again.seq > first.seq + 10_000_000
+
+
+def test_a_floor_below_what_is_stored_changes_nothing(states):
+    first = commit(states, "10", NOW_MS)
+    states.raise_floor(4, DataType.BALANCE, first.seq - 1)
+    [stored] = states.read([(4, DataType.BALANCE)])
+    assert (stored.seq, stored.frame is None) == (first.seq, False)
+
+
+def test_users_and_types_do_not_touch_each_other(states):
+    commit(states, "10", NOW_MS, user_id=4)
+    nothing, other = states.read([(4, DataType.PNL), (5, DataType.BALANCE)])
+    assert nothing.frame is None
+    assert other.frame is None
+
+
+def test_a_status_is_published_only_when_it_changes(client, states):
+    pubsub = listen(client)
+
+    def tell(state, reason):
+        return states.set_status(4, DataType.BALANCE, state, reason, "text", None)
+
+    assert tell(Freshness.LIVE, "") is False
+    assert tell(Freshness.DELAYED, "exchange_unavailable") is True
+    assert tell(Freshness.DELAYED, "exchange_unavailable") is False
+    assert tell(Freshness.STOPPED, "key_invalid") is True
+    assert tell(Freshness.LIVE, "") is True
+    messages = heard(pubsub)
+    assert all(isinstance(message, StatusMessage) for message in messages)
+    assert [message.state for message in messages] == [Freshness.DELAYED, Freshness.STOPPED, Freshness.LIVE]
+
+
+def test_watched_names_the_types_somebody_listens_to(client, states):
+    pubsub = listen(client)
+    assert states.watched([4, 5]) == {4: frozenset({DataType.BALANCE}), 5: frozenset()}
+    pubsub.close()
+
+
+def test_states_have_an_owner_that_deletes_them(client, states):
+    commit(states, "10", NOW_MS)
+    states.set_status(4, DataType.PNL, Freshness.DELAYED, "x", "text")
+    assert all(client.ttl(key) > 0 for key in client.keys("*"))
+
+
+def test_G03_a_lost_redis_is_an_error_of_the_committer_not_a_silent_drop():
+    lost = States(redis.Redis(port=1, socket_timeout=0.2), SystemClock())
+    with pytest.raises(StoreUnavailable):
+        commit(lost, "10", NOW_MS)
+    with pytest.raises(StoreUnavailable):
+        lost.read([(4, DataType.PNL)])
+    with pytest.raises(StoreUnavailable):
+        lost.watched([4])
