@@ -36,9 +36,14 @@ def access(user_id: int) -> str:
     return f"push:{{{user_id}}}:access"
 
 
-def revoked_token(token_id: str) -> str:
-    """Exists until the token would have expired; the id is hashed so that a dump shows none."""
-    return "push:revoked:" + hashlib.blake2b(token_id.encode(), digest_size=16).hexdigest()
+def revoked_token(token_hash: str) -> str:
+    """Exists until the token would have expired; the id is hashed (``hashed_token_id``), so a dump shows none."""
+    return f"push:revoked:{token_hash}"
+
+
+def login_attempts(subject: str) -> str:
+    """Hash: failed logins of one name or address; ``subject`` is hashed because it comes from outside."""
+    return "push:login:" + hashlib.blake2b(subject.encode(), digest_size=16).hexdigest()
 
 
 def due(shard: int) -> str:
@@ -54,3 +59,13 @@ def leases(shard: int) -> str:
 def wakes(shard: int) -> str:
     """Set: users woken while a claim held them."""
     return f"push:{{due-{shard}}}:wakes"
+
+
+def pause(egress_id: str) -> str:
+    """Hash: until when (Redis ms) nothing is asked from this egress address, and why."""
+    return f"push:{{egress-{egress_id}}}:pause"
+
+
+def pause_probe(egress_id: str) -> str:
+    """Exists while one process probes whether the pause is over."""
+    return f"push:{{egress-{egress_id}}}:probe"

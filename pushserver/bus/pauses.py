@@ -1,0 +1,68 @@
+"""Silence towards the exchange, shared by every process behind one egress address.
+
+After the exchange has refused the address, nothing is asked until the pause ends; then one process probes with one
+request, and only its success opens the gate for all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pushserver.bus import keys, scripts
+from pushserver.bus.connection import REDIS_FAILURES, unavailable
+
+#: How long a prober may take before another one tries.
+PROBE_LEASE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """``verdict``: open; paused (come again in ``left_s``); probe (the caller alone may ask the exchange's time).
+
+    ``until_ms`` and ``code`` describe the pause.
+    """
+
+    verdict: str
+    left_s: float = 0.0
+    until_ms: int = 0
+    code: str = ""
+
+
+OPEN = Gate("open")
+
+
+class Pauses:
+    """All methods raise StoreUnavailable when Redis does not answer in time: then nothing may be asked."""
+
+    def __init__(self, client: Any, egress_id: str) -> None:
+        self._client = client
+        self._keys = [keys.pause(egress_id), keys.pause_probe(egress_id)]
+        self._pause = scripts.load(client, "pause")
+        self._gate = scripts.load(client, "pause_gate")
+
+    def pause(self, seconds: float, code: str) -> bool:
+        """Nobody behind this address asks anything for ``seconds``; True when that is longer than was known."""
+        try:
+            grew, _, _ = self._pause(keys=self._keys, args=[round(seconds * 1000), code])
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
+        return bool(grew)
+
+    def gate(self) -> Gate:
+        """To be asked before every request."""
+        try:
+            answer = self._gate(keys=self._keys, args=[round(PROBE_LEASE_S * 1000)])
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
+        if answer[0] == b"open":
+            return OPEN
+        verdict, left_ms, until_ms, code = answer
+        return Gate(verdict.decode(), int(left_ms) / 1000, int(until_ms), code.decode())
+
+    def clear(self) -> None:
+        """The probe was answered: everybody may ask again."""
+        try:
+            self._client.delete(*self._keys)
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error

@@ -1,0 +1,170 @@
+"""Which user is due when: sorted sets that all push workers share, and no owner.
+
+A worker claims due users for the length of a lease and completes each with its next due time. A claim that is never
+completed (kill -9) simply falls due again when the lease ends. All times are Redis's own, so the workers' clocks
+do not matter.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pushserver.bus import keys, scripts
+from pushserver.bus.connection import REDIS_FAILURES, unavailable
+
+#: Users per wake or ensure script, so that no single call holds Redis for long.
+BATCH = 500
+#: Users that had to be added again (an emptied Redis, a first start) fall due over so many seconds.
+REFILL_SPREAD_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One user, held until the lease ends. ``at_ms`` is Redis's time of the claim."""
+
+    user_id: int
+    token: str
+    overdue_s: float
+    at_ms: int
+
+
+class SchedulePort(Protocol):
+    """Guarantees: a user is held by at most one living claim; a claim not completed is due again after its lease.
+
+    All methods raise StoreUnavailable when the store does not answer in time.
+    """
+
+    def wake(self, user_ids: Iterable[int]) -> None:
+        """Due now; or, for a user held by a living claim, due at once when that claim completes."""
+        ...
+
+    def ensure(self, user_ids: Iterable[int]) -> int:
+        """Add users that are missing, spread over a few seconds; returns how many were."""
+        ...
+
+    def claim(self, limit: int, lease_s: float, holder: str) -> list[Claim]:
+        """At most ``limit`` due users. ``holder`` names the process, for people who look into Redis."""
+        ...
+
+    def complete(self, claim: Claim, next_due_in_s: float) -> bool:
+        """Give the user back; False when the lease went to another meanwhile."""
+        ...
+
+    def drop(self, claim: Claim) -> bool:
+        """Forget the user, unless it was woken meanwhile; False when the lease went to another."""
+        ...
+
+    def depth(self) -> int:
+        """Users in the schedule, held ones included."""
+        ...
+
+
+class Schedule:
+    """The schedule all processes share, as SchedulePort promises. Keys of one shard lie in one slot (Redis Cluster)."""
+
+    def __init__(self, client: Any, shards: int = 4, rng: random.Random | None = None) -> None:
+        self._client = client
+        self._shards = shards
+        self._rng = rng or random.Random()  # noqa: S311 - only picks which shard is asked first
+        self._claim = scripts.load(client, "claim")
+        self._complete = scripts.load(client, "complete")
+        self._wake = scripts.load(client, "wake")
+        self._ensure = scripts.load(client, "ensure")
+        self._lost_tokens: list[str] = []
+
+    def wake(self, user_ids: Iterable[int]) -> None:
+        try:
+            for shard, users in self._by_shard(user_ids):
+                self._wake(keys=self._keys(shard), args=users)
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
+
+    def ensure(self, user_ids: Iterable[int]) -> int:
+        added = 0
+        try:
+            for shard, users in self._by_shard(user_ids):
+                arguments = [value for user in users for value in (user, first_due_ms(user))]
+                added += int(self._ensure(keys=[keys.due(shard)], args=arguments))
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
+        return added
+
+    def claim(self, limit: int, lease_s: float, holder: str) -> list[Claim]:
+        """As promised; claims whose answer got lost on the way are given back by the next call."""
+        token = f"{holder}:{secrets.token_hex(6)}"
+        claims: list[Claim] = []
+        first = self._rng.randrange(self._shards)
+        try:
+            self._give_back_lost()
+            for step in range(self._shards):
+                if limit > len(claims):
+                    shard = (first + step) % self._shards
+                    answer = self._claim(
+                        keys=self._keys(shard), args=[limit - len(claims), round(lease_s * 1000), token]
+                    )
+                    claims += _claims(answer, token)
+        except REDIS_FAILURES as error:
+            self._lost_tokens.append(token)
+            raise unavailable(error) from error
+        return claims
+
+    def complete(self, claim: Claim, next_due_in_s: float) -> bool:
+        return self._finish(claim.user_id, claim.token, str(max(0, round(next_due_in_s * 1000))))
+
+    def drop(self, claim: Claim) -> bool:
+        return self._finish(claim.user_id, claim.token, "drop")
+
+    def depth(self) -> int:
+        try:
+            return sum(int(self._client.zcard(keys.due(shard))) for shard in range(self._shards))
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
+
+    def _finish(self, user_id: int, token: str, next_due: str) -> bool:
+        try:
+            done = self._complete(keys=self._keys(user_id % self._shards), args=[user_id, token, next_due])
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
+        return bool(done)
+
+    def _give_back_lost(self) -> None:
+        """Redis may have granted a claim whose answer never arrived; nobody works on those users."""
+        while self._lost_tokens:
+            token = self._lost_tokens[-1]
+            for shard in range(self._shards):
+                for user, held_by in self._client.hgetall(keys.leases(shard)).items():
+                    if held_by == token.encode():
+                        self._complete(keys=self._keys(shard), args=[user, token, "0"])
+            self._lost_tokens.pop()
+
+    def _by_shard(self, user_ids: Iterable[int]) -> Iterable[tuple[int, list[int]]]:
+        shards: dict[int, list[int]] = defaultdict(list)
+        for user_id in user_ids:
+            shards[user_id % self._shards].append(user_id)
+        for shard, users in shards.items():
+            for start in range(0, len(users), BATCH):
+                yield shard, users[start : start + BATCH]
+
+    def _keys(self, shard: int) -> list[str]:
+        return [keys.due(shard), keys.leases(shard), keys.wakes(shard)]
+
+
+def spread(user_id: int) -> float:
+    """A fixed fraction in [0, 1) of each user's own, evenly scattered: neighbours are far apart."""
+    return (user_id * 2_654_435_761 % 2**32) / 2**32
+
+
+def first_due_ms(user_id: int) -> int:
+    return int(spread(user_id) * REFILL_SPREAD_S * 1000)
+
+
+def _claims(answer: list[bytes], token: str) -> list[Claim]:
+    """``[now, user, overdue, user, overdue, …]`` from the script."""
+    at_ms = int(answer[0])
+    pairs = zip(answer[1::2], answer[2::2], strict=True)
+    return [Claim(int(user), token, int(overdue) / 1000, at_ms) for user, overdue in pairs]

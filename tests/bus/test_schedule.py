@@ -1,0 +1,139 @@
+"""What only the schedule in Redis must stand: races, lost answers, an emptied server."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from pushserver.bus import keys
+from pushserver.bus.connection import connect
+from pushserver.bus.memory_schedule import MemorySchedule
+from pushserver.bus.schedule import Schedule, spread
+from pushserver.clock import ManualClock
+from pushserver.errors import StoreUnavailable
+from pushserver.model import Secret
+
+
+@pytest.fixture
+def client(redis_url: str) -> Any:
+    return connect(Secret(redis_url))
+
+
+def test_claimers_at_the_same_time_share_the_users_without_overlap(client: Any) -> None:
+    schedule = Schedule(client)
+    schedule.wake(range(1, 401))
+    held: list[int] = []
+
+    def claim_all(name: str) -> None:
+        own = Schedule(client)
+        while claims := own.claim(5, 30, name):
+            held.extend(claim.user_id for claim in claims)
+
+    threads = [threading.Thread(target=claim_all, args=(f"worker-{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(held) == list(range(1, 401))
+
+
+def test_an_emptied_redis_refuses_completions_and_is_refilled(client: Any) -> None:
+    schedule = Schedule(client)
+    schedule.wake([1])
+    [claim] = schedule.claim(1, 30, "a")
+    client.flushall()
+    assert not schedule.complete(claim, 5)
+    assert schedule.ensure([1]) == 1
+
+
+def test_users_whose_claim_answer_was_lost_come_back_before_the_lease_ends(client: Any) -> None:
+    schedule = Schedule(client)
+    schedule.wake([1, 2, 3, 4])
+    really_claim = schedule._claim
+    answers = iter([True, True, False])
+
+    def claim_and_lose(**arguments: Any) -> Any:
+        answer = really_claim(**arguments)
+        if not next(answers):
+            raise RedisTimeoutError("the answer is lost")
+        return answer
+
+    schedule._claim = claim_and_lose
+    with pytest.raises(StoreUnavailable):
+        schedule.claim(10, 60, "a")
+    schedule._claim = really_claim
+    assert {claim.user_id for claim in schedule.claim(10, 60, "a")} == {1, 2, 3, 4}
+
+
+def test_a_store_that_is_away_is_reported_as_unavailable() -> None:
+    schedule = Schedule(connect(Secret("redis://127.0.0.1:1/0"), timeout_s=0.2))
+    for call in (
+        lambda: schedule.wake([1]),
+        lambda: schedule.ensure([1]),
+        lambda: schedule.claim(1, 5, "a"),
+        lambda: schedule.depth(),
+    ):
+        with pytest.raises(StoreUnavailable):
+            call()
+
+
+def test_nothing_of_a_finished_user_stays_behind(client: Any) -> None:
+    schedule = Schedule(client)
+    schedule.wake(range(1, 9))
+    for claim in schedule.claim(10, 30, "a"):
+        schedule.wake([claim.user_id])
+        schedule.complete(claim, 0)
+    for claim in schedule.claim(10, 30, "a"):
+        schedule.drop(claim)
+    assert [client.exists(keys.due(n), keys.leases(n), keys.wakes(n)) for n in range(4)] == [0, 0, 0, 0]
+
+
+def test_the_spread_of_neighbouring_users_is_even() -> None:
+    tenths = [0] * 10
+    for user_id in range(1, 1001):
+        tenths[int(spread(user_id) * 10)] += 1
+    assert min(tenths) > 80 and max(tenths) < 120
+
+
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("wake"), st.integers(1, 5)),
+        st.tuples(st.just("ensure"), st.integers(1, 5)),
+        st.tuples(st.just("claim"), st.integers(1, 3)),
+        st.tuples(st.just("complete"), st.integers(0, 20)),
+        st.tuples(st.just("drop"), st.integers(0, 20)),
+        st.tuples(st.just("pass"), st.integers(0, 8)),
+    ),
+    max_size=60,
+)
+
+
+@given(ACTIONS)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_history_lets_two_living_claims_hold_one_user(actions: list[tuple[str, int]]) -> None:
+    clock = ManualClock()
+    schedule = MemorySchedule(clock)
+    claims: list[Any] = []
+    held_until: dict[int, int] = {}
+    for action, value in actions:
+        if action == "wake":
+            schedule.wake([value])
+        elif action == "ensure":
+            schedule.ensure([value])
+        elif action == "pass":
+            clock.advance(value)
+        elif action == "claim":
+            for claim in schedule.claim(value, 5, "a"):
+                assert held_until.get(claim.user_id, 0) <= clock.wall_ms()
+                held_until[claim.user_id] = clock.wall_ms() + 5_000
+                claims.append(claim)
+        elif claims:
+            claim = claims[value % len(claims)]
+            done = schedule.complete(claim, value) if action == "complete" else schedule.drop(claim)
+            if done:
+                held_until[claim.user_id] = 0
