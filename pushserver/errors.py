@@ -6,6 +6,8 @@
     ├── PayloadRefused           a client's event or request body is wrong; nothing changes
     ├── StoreUnavailable         Redis or the database cannot be reached in time; try again
     ├── CredentialsUnreadable    a stored exchange key cannot be decrypted; that user stops
+    ├── AccountRefused           an account change asks for what cannot be: a taken name, an unknown user
+    ├── OverCapacity             more of one kind of work than is allowed at a time; wait ``retry_after_s``
     └── ExchangeError            a fetch failed; the last good state stays
         ├── KeyRefused           whose: the key. No request until the key is replaced
         ├── RateLimited          whose: the user at one endpoint. Wait ``retry_after_s``
@@ -58,6 +60,20 @@ class StoreUnavailable(PushserverError):
 
 class CredentialsUnreadable(PushserverError):
     code = "key_unreadable"
+
+
+class AccountRefused(PushserverError):
+    """``code``: name_invalid, name_taken, id_invalid, id_taken, password_invalid, key_invalid or unknown_user."""
+
+    code = "account_refused"
+
+
+class OverCapacity(PushserverError):
+    code = "rate_limited"
+
+    def __init__(self, message: str = "", *, code: str | None = None, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
 
 
 class ExchangeError(PushserverError):

@@ -5,8 +5,10 @@ All frozen, all plain. Money and sizes are ``Decimal`` here and become JSON numb
 
 from __future__ import annotations
 
+import hashlib
 import hmac
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
@@ -73,6 +75,19 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessRules:
+    """Everything that takes an otherwise valid token's force away, as the database knows it.
+
+    ``tokens_not_before_s``: user id to the Unix second before which that user's tokens were all revoked.
+    ``revoked_tokens``: hashed ids (``hashed_token_id``) of tokens that would still be valid by their own words.
+    """
+
+    disabled_users: frozenset[int] = frozenset()
+    tokens_not_before_s: Mapping[int, int] = field(default_factory=dict)
+    revoked_tokens: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Market:
     """One entry of ``BYBIT_MARKETS``: a product category and, where it has one, its settle coin."""
 
@@ -124,6 +139,11 @@ AccountData = Balance | Pnl | tuple[Position, ...] | tuple[Order, ...]
 def masked(text: str) -> str:
     """``AbCd…wxyz`` for a key that a person must recognise but nobody can use."""
     return f"{text[:4]}…{text[-4:]}" if len(text) > 12 else "…"
+
+
+def hashed_token_id(token_id: str) -> str:
+    """The form in which a token's id is stored and published: it shows no id, and is plain hexadecimal."""
+    return hashlib.blake2b(token_id.encode(), digest_size=16).hexdigest()
 
 
 def room(data_type: DataType, user_id: int) -> str:

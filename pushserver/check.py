@@ -1,0 +1,92 @@
+"""``python -m pushserver check``: asks every dependency once and says what it found, one line each."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pushserver.accounts.store import AccountStore
+from pushserver.bus.connection import REDIS_FAILURES, connect
+from pushserver.clock import Clock
+from pushserver.errors import PushserverError
+from pushserver.settings import Settings
+
+EXCHANGE_TIMEOUT_S = 5.0
+#: The exchange refuses requests that are dated more than a second ahead.
+MAX_CLOCK_OFFSET_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    name: str
+    ok: bool
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.ok else 'FAIL'} {self.name}: {self.detail}"
+
+
+def findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
+    """One finding per dependency, in the order in which a process needs them."""
+    yield Finding("settings", True, "all values are good")
+    yield _examined("redis", lambda: _redis(settings))
+    yield _examined("database", lambda: _database(settings, clock))
+    yield _examined("exchange clock", lambda: _exchange_clock(settings.bybit_rest_url, clock))
+
+
+def _examined(name: str, examine: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, examine())
+    except PushserverError as error:
+        return Finding(name, False, error.message)
+    except (OSError, ValueError, RecursionError) as error:
+        return Finding(name, False, f"no usable answer ({type(error).__name__})")
+
+
+def _redis(settings: Settings) -> str:
+    client = connect(settings.redis_url)
+    try:
+        client.ping()
+        version = client.info("server").get("redis_version", "unknown")
+    except REDIS_FAILURES as error:
+        raise PushserverError(f"does not answer ({type(error).__name__})") from None
+    finally:
+        client.close()
+    if int(version.split(".")[0]) < 7:
+        raise PushserverError(f"version {version} has no sharded channels; 7.0 or newer is needed")
+    return f"answers, version {version}"
+
+
+def _database(settings: Settings, clock: Clock) -> str:
+    accounts = AccountStore.open(settings.database_url, settings.credentials_keys, clock)
+    try:
+        found, needed = accounts.revision()
+        if found is None:
+            return "answers, still empty: the first `users add` creates the schema"
+        if found != needed:
+            raise PushserverError(f"schema is at {found}, {needed} is needed: any `users add` upgrades it")
+        return f"answers, schema {found}, {len(accounts.users())} users"
+    finally:
+        accounts.close()
+
+
+def _exchange_clock(rest_url: str, clock: Clock) -> str:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    before_ms = clock.wall_ms()
+    with opener.open(f"{rest_url}/v5/market/time", timeout=EXCHANGE_TIMEOUT_S) as answer:
+        body = json.loads(answer.read(65_536))
+    after_ms = clock.wall_ms()
+    offset_s = (_server_ms(body) - (before_ms + after_ms) / 2) / 1000
+    if abs(offset_s) > MAX_CLOCK_OFFSET_S:
+        raise PushserverError(f"this machine's clock is {offset_s:+.1f} s off the exchange's")
+    return f"answers in {after_ms - before_ms} ms, {offset_s:+.3f} s from this machine's clock"
+
+
+def _server_ms(body: Any) -> int:
+    value = body.get("time") if isinstance(body, dict) else None
+    if type(value) is not int:
+        raise ValueError("the answer holds no time")
+    return value

@@ -1,0 +1,151 @@
+"""Public keys of tokens that are issued elsewhere: from a file, or from the issuer's JWKS address.
+
+The address comes from the settings alone; whatever a token's own header points at is never fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from pushserver.clock import Clock
+from pushserver.errors import SettingsError, TokenRefused
+from pushserver.model import Secret
+from pushserver.tokens import SharedSecrets, Tokens, VerificationKeys
+
+#: A key unknown to us makes us look again, but not more often than this.
+REFETCH_AFTER_S = 60.0
+#: Keys that were withdrawn at the issuer lose their force here after so long.
+MAX_AGE_S = 600.0
+FETCH_TIMEOUT_S = 3.0
+MAX_KEY_SET_BYTES = 256 * 1024
+MAX_KEYS = 20
+KEY_TYPES = {"RS256": "RSA", "ES256": "EC"}
+
+
+def open_tokens(
+    *,
+    secrets: Sequence[Secret],
+    clock: Clock,
+    algorithm: str = "HS256",
+    jwks_url: str | None = None,
+    public_key_file: Path | None = None,
+    issuer: str | None = None,
+    audience: str | None = None,
+    ttl_s: int = 3600,
+) -> Tokens:
+    """Tokens as the settings want them; only HS256 ones can be minted here.
+
+    Raises:
+        SettingsError: JWT_PUBLIC_KEY_FILE holds no key of the algorithm's family.
+    """
+    keys: VerificationKeys
+    if algorithm == "HS256":
+        keys = SharedSecrets(secrets)
+    elif public_key_file is not None:
+        keys = PublicKeyFile(public_key_file, algorithm)
+    else:
+        keys = KeySet(jwks_url or "", algorithm, clock)
+    return Tokens(
+        keys,
+        clock,
+        algorithm=algorithm,
+        signing_secret=secrets[0] if algorithm == "HS256" else None,
+        issuer=issuer,
+        audience=audience,
+        ttl_s=ttl_s,
+    )
+
+
+class PublicKeyFile:
+    """One PEM public key, read once."""
+
+    def __init__(self, path: Path, algorithm: str) -> None:
+        try:
+            key = load_pem_public_key(path.read_bytes())
+            jwt.get_algorithm_by_name(algorithm).prepare_key(key)
+        except (OSError, ValueError, TypeError, jwt.InvalidKeyError) as error:
+            raise SettingsError(
+                [f"JWT_PUBLIC_KEY_FILE: {path} holds no public key for {algorithm} ({type(error).__name__})"]
+            ) from None
+        self._key = key
+
+    def candidates(self, key_id: str | None) -> Sequence[Any]:
+        return [self._key]
+
+
+class KeySet:
+    """The keys behind a JWKS address, kept until they are old or a token names one that is not there.
+
+    While the address does not answer, the last keys stay in force.
+    """
+
+    def __init__(self, url: str, algorithm: str, clock: Clock) -> None:
+        self._url = url
+        self._algorithm = algorithm
+        self._clock = clock
+        self._keys: dict[str, Any] = {}
+        self._fetched_s: float | None = None
+        self._tried_s: float | None = None
+        self._lock = threading.Lock()
+        # No redirects, and no proxy of the environment: what decides over access comes from the named place.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
+
+    def candidates(self, key_id: str | None) -> Sequence[Any]:
+        if self._wants_fetch(key_id):
+            with self._lock:
+                # Others may have fetched while this one waited.
+                if self._wants_fetch(key_id):
+                    self._fetch()
+        if self._fetched_s is None:
+            raise TokenRefused("the keys that verify tokens cannot be had at the moment", code="server_busy")
+        if key_id is None:
+            return list(self._keys.values())
+        return [self._keys[key_id]] if key_id in self._keys else []
+
+    def _wants_fetch(self, key_id: str | None) -> bool:
+        now_s = self._clock.monotonic_s()
+        if self._tried_s is not None and now_s - self._tried_s < REFETCH_AFTER_S:
+            return False
+        old = self._fetched_s is None or now_s - self._fetched_s > MAX_AGE_S
+        return old or (key_id is not None and key_id not in self._keys)
+
+    def _fetch(self) -> None:
+        self._tried_s = self._clock.monotonic_s()
+        try:
+            with self._opener.open(self._url, timeout=FETCH_TIMEOUT_S) as answer:
+                body = answer.read(MAX_KEY_SET_BYTES + 1)
+            keys = self._read(body)
+        except (OSError, ValueError, RecursionError):
+            # Unreachable or no key set: the last good keys stay, and the next try is a minute away.
+            return
+        self._keys, self._fetched_s = keys, self._tried_s
+
+    def _read(self, body: bytes) -> dict[str, Any]:
+        document = json.loads(body) if len(body) <= MAX_KEY_SET_BYTES else None
+        entries = document.get("keys") if isinstance(document, dict) else None
+        if not isinstance(entries, list):
+            raise ValueError("no key set")
+        keys: dict[str, Any] = {}
+        for number, entry in enumerate(entries[:MAX_KEYS]):
+            if not isinstance(entry, dict) or entry.get("kty") != KEY_TYPES[self._algorithm]:
+                continue
+            if entry.get("use", "sig") != "sig" or entry.get("alg", self._algorithm) != self._algorithm:
+                continue
+            try:
+                keys[str(entry.get("kid", f"unnamed {number}"))] = jwt.PyJWK(entry, self._algorithm).key
+            except (jwt.PyJWTError, ValueError, TypeError):
+                continue
+        return keys
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_arguments: Any, **_named: Any) -> None:
+        return None
