@@ -1,0 +1,76 @@
+"""Everything the simulated exchange knows at one instant: market, accounts, keys, clock, and the log of truth.
+
+One process, one thread, and no switch of greenlets in here: a change is complete before anybody else can look.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+
+from pushserver.clock import Clock
+from pushserver.exchange_sim.accounts import Account, ApiKey
+from pushserver.exchange_sim.figures import TYPES, figures_of
+from pushserver.exchange_sim.market import Market
+from pushserver.exchange_sim.truth import TruthLog
+
+
+class World:
+    """Accounts by user number and keys by name. Every change of an account goes through ``commit``."""
+
+    def __init__(self, clock: Clock, seed: int = 1) -> None:
+        self.clock = clock
+        self.truth = TruthLog()
+        self.clear(seed)
+
+    def clear(self, seed: int) -> None:
+        """An empty exchange with a fresh market; the truth log goes on."""
+        self.seed = seed
+        self.market = Market()
+        self.accounts: dict[int, Account] = {}
+        self.keys: dict[str, ApiKey] = {}
+        self.skew_ms = 0
+        self.market_frozen = False
+        self.activity_frozen = False
+        self._chance_of_ids = random.Random(f"{seed}:ids")  # noqa: S311 - invented order ids, not secrets
+
+    def now_ms(self) -> int:
+        """The exchange's own clock, skew included."""
+        return self.clock.wall_ms() + self.skew_ms
+
+    def new_order_id(self) -> str:
+        return str(uuid.UUID(int=self._chance_of_ids.getrandbits(128), version=4))
+
+    def account(self, user: int) -> Account:
+        """Raises KeyError for an unknown user."""
+        return self.accounts[user]
+
+    def commit(self, account: Account, cause: str) -> tuple[Account, list[str]]:
+        """Put ``account`` in the place of its former self; its new version, and the data types that really differ."""
+        before = self.accounts.get(account.user)
+        version = before.version + 1 if before else 1
+        now_ms = self.now_ms()
+        account = replace(account, version=version, updated_ms=now_ms)
+        figures = figures_of(account, self.market, now_ms)
+        old = figures_of(before, self.market, now_ms) if before else None
+        types = [name for name in TYPES if old is None or old[name] != figures[name]]
+        self.accounts[account.user] = account
+        entry = self._stamp() | {"user": account.user, "version": version, "types": types, "cause": cause}
+        self.truth.record("change", entry | ({"figures": figures} if self.truth.keep_figures else {}))
+        return account, types
+
+    def set_marks(self, marks: Mapping[str, Decimal], cause: str) -> set[str]:
+        """Move the market; the symbols that moved. Raises ValueError for a mark that is not above zero."""
+        moved = self.market.set_marks(marks)
+        if moved:
+            changed = {symbol: str(self.market.marks[symbol]) for symbol in sorted(moved)}
+            self.truth.record(
+                "market", self._stamp() | {"market_version": self.market.version, "marks": changed, "cause": cause}
+            )
+        return moved
+
+    def _stamp(self) -> dict[str, float | int]:
+        return {"t": self.clock.monotonic_s(), "wall_ms": self.clock.wall_ms()}
