@@ -125,6 +125,14 @@ class Schedule:
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
 
+    def next_due_ms(self, user_id: int) -> int | None:
+        """When the user falls due, in Redis's time; None when it is not in the schedule."""
+        try:
+            score = self._client.zscore(keys.due(user_id % self._shards), user_id)
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
+        return None if score is None else int(score)
+
     def _finish(self, user_id: int, token: str, next_due: str) -> bool:
         try:
             done = self._complete(keys=self._keys(user_id % self._shards), args=[user_id, token, next_due])

@@ -17,11 +17,9 @@ from pushserver.web.phones import Phone
 from pushserver.web.sockets import NAMESPACE, AccessCheck, Handler, Verifier, connected_payload
 
 
-class FetchOutlook(Protocol):
-    """What the push workers know of a user's next and last fetches."""
-
-    def outlook(self, user_id: int) -> Mapping[str, Any]:
-        """``next_fetch_ms`` (or None) and ``last_error`` (a code or None). Raises StoreUnavailable."""
+class DueTimes(Protocol):
+    def next_due_ms(self, user_id: int) -> int | None:
+        """When the user is fetched next; None while nobody is scheduled. Raises StoreUnavailable."""
         ...
 
 
@@ -35,7 +33,7 @@ class Handlers:
         verifier: Verifier,
         access: AccessCheck,
         states: States,
-        outlook: FetchOutlook,
+        due_times: DueTimes,
         intervals_s: Mapping[DataType, float],
         clock: Clock,
     ) -> None:
@@ -44,7 +42,7 @@ class Handlers:
         self._verifier = verifier
         self._access = access
         self._states = states
-        self._outlook = outlook
+        self._due_times = due_times
         self._intervals = {data_type.value: intervals_s[data_type] for data_type in DataType}
         self._clock = clock
 
@@ -109,7 +107,7 @@ class Handlers:
         types = [data_type for data_type in DataType if data_type in phone.subscribed]
         now_ms = self._clock.wall_ms()
         stored = self._states.read([(phone.user_id, data_type) for data_type in types])
-        outlook = self._outlook.outlook(phone.user_id)
+        next_due_ms = self._due_times.next_due_ms(phone.user_id)
         return {
             "user_id": phone.user_id,
             "types": phone.types(),
@@ -118,8 +116,8 @@ class Handlers:
                     "seq": state.seq or None,
                     "age_s": (now_ms - state.confirmed_ms) / 1000 if state.confirmed_ms else None,
                     "state": state.status.value,
-                    "next_fetch_at": outlook["next_fetch_ms"] and utc_instant(outlook["next_fetch_ms"]),
-                    "last_error": state.reason or outlook["last_error"],
+                    "next_fetch_at": None if next_due_ms is None else utc_instant(next_due_ms),
+                    "last_error": state.reason or None,
                 }
                 for data_type, state in zip(types, stored, strict=True)
             },

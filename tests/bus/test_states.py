@@ -5,7 +5,6 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-import redis
 
 from pushserver.bus import keys
 from pushserver.bus.connection import connect
@@ -149,7 +148,7 @@ def test_states_have_an_owner_that_deletes_them(client, states):
 
 
 def test_G03_a_lost_redis_is_an_error_of_the_committer_not_a_silent_drop():
-    lost = States(redis.Redis(port=1, socket_timeout=0.2), SystemClock())
+    lost = States(connect(Secret("redis://127.0.0.1:1/0")), SystemClock())
     with pytest.raises(StoreUnavailable):
         commit(lost, "10", NOW_MS)
     with pytest.raises(StoreUnavailable):

@@ -1,0 +1,104 @@
+"""Composition root of a web worker: reads top to bottom like a table of contents."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import flask_socketio
+from flask import Flask
+
+from pushserver import logs
+from pushserver.accounts.store import AccountStore
+from pushserver.bus import keys, signals
+from pushserver.bus.access import AccessList
+from pushserver.bus.connection import connect, listening_connection
+from pushserver.bus.listener import Listener
+from pushserver.bus.schedule import Schedule
+from pushserver.bus.states import States
+from pushserver.clock import Clock, SystemClock
+from pushserver.loop_lag import LoopLagProbe
+from pushserver.metrics import PrometheusObserver
+from pushserver.observers import LifecycleReported, Observers
+from pushserver.settings import Settings
+from pushserver.tokens import tokens_from_settings
+from pushserver.web.api import ApiServices, create_api, register_error_handlers
+from pushserver.web.console import create_console
+from pushserver.web.deliveries import Deliveries
+from pushserver.web.engine import SocketServer
+from pushserver.web.handlers import Handlers
+from pushserver.web.health import create_health
+from pushserver.web.kicks import Kicks
+from pushserver.web.rooms import RoomManager
+from pushserver.web.sockets import Sockets
+from pushserver.web.ticker import Ticker
+
+logger = logging.getLogger(__name__)
+
+
+class SocketIO(flask_socketio.SocketIO):
+    """Flask-SocketIO around a server of our own; ``init_app`` would make one of the library's."""
+
+    def mount(self, app: Flask, server: SocketServer) -> None:
+        app.extensions["socketio"] = self
+        self.server = server
+        self.async_mode = server.async_mode
+        self.sockio_mw = flask_socketio._SocketIOMiddleware(server, app, socketio_path="socket.io")
+        app.wsgi_app = self.sockio_mw  # type: ignore[method-assign]
+
+
+def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
+    """The web side of one process. Connects to nothing by itself: Redis and the database may come later."""
+    clock = clock or SystemClock()
+    logs.configure(settings.log_format, settings.log_level)
+    observer = Observers([logs.LoggingObserver("web"), PrometheusObserver()])
+
+    redis_client = connect(settings.redis_url)
+    states = States(redis_client, clock)
+    schedule = Schedule(redis_client)
+    accounts = AccountStore.open(settings.database_url, settings.credentials_keys, clock)
+    tokens = tokens_from_settings(settings, clock)
+    access = AccessList(redis_client)
+
+    deliveries = Deliveries(states, schedule, clock, observer)
+    sockets = Sockets(tokens, access, deliveries, clock, observer)
+    manager = RoomManager(redis_client, observer)
+    server = SocketServer(sockets, clock, manager, settings.cors_origins)
+    handlers = Handlers(deliveries, manager, tokens, access, states, schedule, settings.push_intervals, clock)
+    sockets.manager, sockets.handlers = manager, handlers.by_name()
+    kicks = Kicks(sockets, access, accounts.access_rules)
+
+    def on_message(channel: bytes, payload: bytes) -> None:
+        if channel == keys.EMITTER_CHANNEL.encode():
+            manager.on_queue_message(payload)
+        elif channel == keys.SIGNALS_CHANNEL.encode():
+            signal = signals.parse(payload)
+            if signal is not None:
+                kicks.on_signal(signal)
+        else:
+            deliveries.on_message(channel, payload)
+
+    listener = Listener(
+        listening_connection(settings.redis_url), redis_client, clock, observer, on_message, deliveries.reread
+    )
+    deliveries.listener = listener
+
+    app = Flask("pushserver", static_folder=None)
+    register_error_handlers(app)
+    app.register_blueprint(create_health(redis_client, listener))
+    app.register_blueprint(create_api(ApiServices()))
+    if settings.console:
+        app.register_blueprint(create_console())
+    SocketIO().mount(app, server)
+
+    listener.start()
+    kicks.start()
+    Ticker(sockets, deliveries.ensure_scheduled, clock).start()
+    LoopLagProbe("web", clock, observer).start()
+    observer.record(LifecycleReported("web", "started"))
+    return app
+
+
+def create_app_from_environment() -> Any:
+    """For the door: ``gunicorn.conf.py`` has already refused a wrong environment."""
+    return create_app(Settings.from_env())

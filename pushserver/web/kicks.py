@@ -1,0 +1,82 @@
+"""Closes the sockets of tokens and users that were shut out: at once by signal, and again by looking.
+
+A signal can be lost with the bus; so the rules of the database are read every few seconds and every local phone
+is held against them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import gevent
+
+from pushserver.bus.signals import Signal, SignalKind
+from pushserver.errors import OverCapacity, StoreUnavailable
+from pushserver.model import AccessRules
+from pushserver.tokens import Claims
+from pushserver.web.phones import Phone
+from pushserver.web.sockets import Sockets
+
+logger = logging.getLogger(__name__)
+
+RECHECK_EVERY_S = 15.0
+
+
+class AccessMemory(Protocol):
+    """What this worker itself knows of who is shut out, without asking anybody."""
+
+    def refresh(self, rules: AccessRules) -> None: ...
+
+    def remembered_refusal(self, claims: Claims) -> str | None:
+        """The code that refuses the token, None when it counts."""
+        ...
+
+
+class Kicks:
+    """``read_rules()`` asks the database and may take a while or raise StoreUnavailable."""
+
+    def __init__(self, sockets: Sockets, access: AccessMemory, read_rules: Callable[[], AccessRules]) -> None:
+        self._sockets = sockets
+        self._access = access
+        self._read_rules = read_rules
+
+    def start(self) -> None:
+        gevent.spawn(self._run)
+
+    def on_signal(self, signal: Signal) -> None:
+        """Called by the bus listener: must not block."""
+        phones = list(self._sockets.by_user.get(signal.user_id, ()))
+        if signal.kind is SignalKind.USER_DISABLED:
+            self._kick(phones, "user_disabled")
+        elif signal.kind is SignalKind.TOKENS_REVOKED:
+            self._kick(phones, "token_revoked")
+        elif signal.kind is SignalKind.TOKEN_REVOKED:
+            self._kick([phone for phone in phones if signal.token_id in phone.claims.token_hashes], "token_revoked")
+
+    def recheck(self) -> None:
+        """Hold every local phone against the database's rules; without a database the last ones stay."""
+        try:
+            self._access.refresh(self._read_rules())
+        except (StoreUnavailable, OverCapacity) as error:
+            logger.warning("the access rules could not be read, the last ones stay: %s", error.message)
+            return
+        for phones in list(self._sockets.by_user.values()):
+            for phone in list(phones):
+                code = self._access.remembered_refusal(phone.claims)
+                if code is not None:
+                    self._sockets.kick(phone, code)
+
+    def _kick(self, phones: list[Phone], code: str) -> None:
+        for phone in phones:
+            self._sockets.kick(phone, code)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.recheck()
+            except Exception:
+                # A check that failed once must be made again, or a revoked token would live on.
+                logger.exception("the check of access rules failed")
+            gevent.sleep(RECHECK_EVERY_S)
