@@ -19,8 +19,7 @@ from pushserver.errors import PushserverError, SettingsError
 from pushserver.model import MAX_USER_ID, Secret
 from pushserver.provisioning import Provisioning
 from pushserver.settings import Settings
-from pushserver.token_keys import open_tokens
-from pushserver.tokens import MAX_LIFETIME_S
+from pushserver.tokens import MAX_LIFETIME_S, tokens_from_settings
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
@@ -160,17 +159,7 @@ def rotate_keys() -> None:
 def mint_token(user_id: int, ttl: int | None) -> None:
     """Print a token for testing."""
     settings = Settings.from_env()
-    tokens = open_tokens(
-        secrets=settings.jwt_secrets,
-        clock=SystemClock(),
-        algorithm=settings.jwt_algorithm,
-        jwks_url=settings.jwt_jwks_url,
-        public_key_file=settings.jwt_public_key_file,
-        issuer=settings.jwt_issuer,
-        audience=settings.jwt_audience,
-        ttl_s=settings.jwt_ttl_s,
-    )
-    click.echo(tokens.mint(user_id, ttl))
+    click.echo(tokens_from_settings(settings, SystemClock()).mint(user_id, ttl))
 
 
 @main.command("check")
@@ -204,7 +193,8 @@ def _accounts(settings: Settings) -> AccountStore:
 
 
 def _provisioning(settings: Settings) -> Provisioning:
-    return Provisioning(_accounts(settings), connect(settings.redis_url), lambda text: click.echo(text, err=True))
+    redis_client = connect(settings.redis_url)
+    return Provisioning(_accounts(settings), redis_client, SystemClock(), lambda text: click.echo(text, err=True))
 
 
 def _done(user: User, what: str) -> None:

@@ -13,6 +13,7 @@ from pushserver.accounts.store import AccountStore, check_key
 from pushserver.bus import signals
 from pushserver.bus.access import AccessList
 from pushserver.bus.signals import Signal, SignalKind
+from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable
 from pushserver.model import Secret
 
@@ -20,10 +21,10 @@ from pushserver.model import Secret
 class Provisioning:
     """``warn`` is told, in one line, what could not be passed on."""
 
-    def __init__(self, accounts: AccountStore, redis_client: Any, warn: Callable[[str], None]) -> None:
+    def __init__(self, accounts: AccountStore, redis_client: Any, clock: Clock, warn: Callable[[str], None]) -> None:
         self._accounts = accounts
         self._client = redis_client
-        self._access = AccessList(redis_client)
+        self._access = AccessList(redis_client, clock)
         self._warn = warn
 
     def add(

@@ -1,4 +1,4 @@
-"""Public keys of tokens that are issued elsewhere: from a file, or from the issuer's JWKS address.
+"""The keys that verify tokens: secrets of our own, or the public keys of tokens that are issued elsewhere.
 
 The address comes from the settings alone; whatever a token's own header points at is never fetched.
 """
@@ -10,7 +10,7 @@ import threading
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jwt
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pushserver.clock import Clock
 from pushserver.errors import SettingsError, TokenRefused
 from pushserver.model import Secret
-from pushserver.tokens import SharedSecrets, Tokens, VerificationKeys
 
 #: A key unknown to us makes us look again, but not more often than this.
 REFETCH_AFTER_S = 60.0
@@ -30,38 +29,26 @@ MAX_KEYS = 20
 KEY_TYPES = {"RS256": "RSA", "ES256": "EC"}
 
 
-def open_tokens(
-    *,
-    secrets: Sequence[Secret],
-    clock: Clock,
-    algorithm: str = "HS256",
-    jwks_url: str | None = None,
-    public_key_file: Path | None = None,
-    issuer: str | None = None,
-    audience: str | None = None,
-    ttl_s: int = 3600,
-) -> Tokens:
-    """Tokens as the settings want them; only HS256 ones can be minted here.
+class VerificationKeys(Protocol):
+    """Where the keys that may have signed a token come from."""
 
-    Raises:
-        SettingsError: JWT_PUBLIC_KEY_FILE holds no key of the algorithm's family.
-    """
-    keys: VerificationKeys
-    if algorithm == "HS256":
-        keys = SharedSecrets(secrets)
-    elif public_key_file is not None:
-        keys = PublicKeyFile(public_key_file, algorithm)
-    else:
-        keys = KeySet(jwks_url or "", algorithm, clock)
-    return Tokens(
-        keys,
-        clock,
-        algorithm=algorithm,
-        signing_secret=secrets[0] if algorithm == "HS256" else None,
-        issuer=issuer,
-        audience=audience,
-        ttl_s=ttl_s,
-    )
+    def candidates(self, key_id: str | None) -> Sequence[Any]:
+        """Keys of the one configured family, best first; ``key_id`` only chooses among them.
+
+        Raises:
+            TokenRefused: server_busy, while no key could be had at all.
+        """
+        ...
+
+
+class SharedSecrets:
+    """Secrets of our own: the first signs, all verify."""
+
+    def __init__(self, values: Sequence[Secret]) -> None:
+        self._values = tuple(values)
+
+    def candidates(self, key_id: str | None) -> Sequence[Any]:
+        return [secret.reveal() for secret in self._values]
 
 
 class PublicKeyFile:

@@ -10,14 +10,18 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import jwt
 
 from pushserver.clock import Clock
 from pushserver.errors import PushserverError, TokenRefused
 from pushserver.model import MAX_USER_ID, Secret, hashed_token_id
+from pushserver.token_keys import KeySet, PublicKeyFile, SharedSecrets, VerificationKeys
+
+if TYPE_CHECKING:
+    from pushserver.settings import Settings
 
 MAX_TOKEN_BYTES = 8192
 #: How far apart the clocks of issuer and server may be.
@@ -39,8 +43,9 @@ EXPIRED = "token_expired"
 class Claims:
     """What a valid token says.
 
-    ``issued_at_s`` is 0 where the issuer did not say it. ``family_id`` is the ``token_id`` of the login from
-    which the token descends by refreshing: a logout ends the whole family.
+    ``issued_at_s`` is 0 where the issuer did not say it. ``token_id`` is the claim ``jti``, or made from the
+    signed text where there is none, so that every token can be revoked. ``family_id`` is the ``token_id`` of the
+    login from which the token descends by refreshing: a logout ends the whole family.
     """
 
     user_id: int
@@ -49,32 +54,9 @@ class Claims:
     expires_at_s: int
     family_id: str | None = None
 
-    @property
     def token_hashes(self) -> frozenset[str]:
         """The hashed ids whose revocation ends this token."""
         return frozenset(hashed_token_id(part) for part in (self.token_id, self.family_id) if part)
-
-
-class VerificationKeys(Protocol):
-    """Where the keys that may have signed a token come from."""
-
-    def candidates(self, key_id: str | None) -> Sequence[Any]:
-        """Keys of the one configured family, best first; ``key_id`` only chooses among them.
-
-        Raises:
-            TokenRefused: server_busy, while no key could be had at all.
-        """
-        ...
-
-
-class SharedSecrets:
-    """Secrets of our own: the first signs, all verify."""
-
-    def __init__(self, values: Sequence[Secret]) -> None:
-        self._values = tuple(values)
-
-    def candidates(self, key_id: str | None) -> Sequence[Any]:
-        return [secret.reveal() for secret in self._values]
 
 
 class Tokens:
@@ -140,7 +122,11 @@ class Tokens:
         """
         if not isinstance(raw, str) or not raw.isascii() or len(raw) > MAX_TOKEN_BYTES or raw.count(".") != 2:
             raise TokenRefused("the token is not a JSON Web Token", code=INVALID)
-        return self._judged(self._signed_claims(raw))
+        claims = self._judged(self._signed_claims(raw))
+        if claims.token_id is None:
+            # Without the signature: another signature of the same text would be the same token.
+            return replace(claims, token_id=hashed_token_id(raw.rpartition(".")[0]))
+        return claims
 
     def pick(self, carriers: Sequence[tuple[str, object | None]]) -> tuple[Claims, str]:
         """The first valid token among ``(carrier name, token or None)``, and the name of its carrier.
@@ -246,3 +232,27 @@ def _user_id(claims: Mapping[str, Any]) -> int:
     if len(found) != 1 or not 1 <= min(found) <= MAX_USER_ID:
         raise TokenRefused("the token names no user, or two", code=INVALID)
     return found.pop()
+
+
+def tokens_from_settings(settings: Settings, clock: Clock) -> Tokens:
+    """Tokens as the settings want them; only HS256 ones can be minted here.
+
+    Raises:
+        SettingsError: JWT_PUBLIC_KEY_FILE holds no key of the algorithm's family.
+    """
+    keys: VerificationKeys
+    if settings.jwt_algorithm == "HS256":
+        keys = SharedSecrets(settings.jwt_secrets)
+    elif settings.jwt_public_key_file is not None:
+        keys = PublicKeyFile(settings.jwt_public_key_file, settings.jwt_algorithm)
+    else:
+        keys = KeySet(settings.jwt_jwks_url or "", settings.jwt_algorithm, clock)
+    return Tokens(
+        keys,
+        clock,
+        algorithm=settings.jwt_algorithm,
+        signing_secret=settings.jwt_secrets[0] if settings.jwt_algorithm == "HS256" else None,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        ttl_s=settings.jwt_ttl_s,
+    )

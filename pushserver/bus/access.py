@@ -7,11 +7,12 @@ let in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from pushserver.bus import keys
 from pushserver.bus.connection import REDIS_FAILURES, unavailable
+from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable, TokenRefused
 from pushserver.model import AccessRules
 from pushserver.tokens import Claims
@@ -32,51 +33,44 @@ MESSAGES = {
 class AccessList:
     """Reading never raises anything but TokenRefused; writing raises StoreUnavailable."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, clock: Clock) -> None:
         self._client = client
+        self._clock = clock
         self._rules = AccessRules()
 
     # --- reading ---------------------------------------------------------------------------------------------
 
     def check(self, claims: Claims) -> None:
         """Raises TokenRefused: user_disabled, token_revoked, or server_busy when Redis does not answer."""
-        code = self.refusals([claims])[0]
-        if code is not None:
-            raise TokenRefused(MESSAGES[code], code=code)
-
-    def refusals(self, several: Sequence[Claims]) -> list[str | None]:
-        """The code that refuses each token, None for those that count; one round trip for all of them."""
+        token_hashes = claims.token_hashes()
         try:
             pipeline = self._client.pipeline(transaction=False)
-            for claims in several:
-                pipeline.hmget(keys.access(claims.user_id), DISABLED, TOKENS_NOT_BEFORE)
-                for token_hash in sorted(claims.token_hashes):
-                    pipeline.exists(keys.revoked_token(token_hash))
-            answers = iter(pipeline.execute())
-        except REDIS_FAILURES:
-            return [self.remembered_refusal(claims) or StoreUnavailable.code for claims in several]
-        codes = []
-        for claims in several:
-            disabled, not_before = next(answers)
-            revoked = [next(answers) for _ in claims.token_hashes]
-            codes.append(
-                _refusal(claims, bool(disabled), int(not_before or 0), any(revoked)) or self.remembered_refusal(claims)
-            )
-        return codes
+            pipeline.hmget(keys.access(claims.user_id), DISABLED, TOKENS_NOT_BEFORE)
+            for token_hash in token_hashes:
+                pipeline.exists(keys.revoked_token(token_hash))
+            (disabled, not_before_s), *revoked = pipeline.execute()
+            code = _refusal(claims, bool(disabled), int(not_before_s or 0), any(revoked))
+        except (*REDIS_FAILURES, ValueError):
+            # What cannot be known, or reads like nothing we wrote, lets nobody in.
+            code = StoreUnavailable.code
+        _raise(self._remembered_refusal(claims) or code)
 
-    def remembered_refusal(self, claims: Claims) -> str | None:
-        """As ``refusals`` for one token, by what is remembered alone: costs nothing, asks nobody."""
+    def check_memory(self, claims: Claims) -> None:
+        """As ``check``, by what is remembered alone: costs nothing, asks nobody."""
+        _raise(self._remembered_refusal(claims))
+
+    def refresh(self, rules: AccessRules) -> None:
+        """Remember what the database says now, in place of what it said before."""
+        self._rules = rules
+
+    def _remembered_refusal(self, claims: Claims) -> str | None:
         rules = self._rules
         return _refusal(
             claims,
             claims.user_id in rules.disabled_users,
             rules.tokens_not_before_s.get(claims.user_id, 0),
-            not claims.token_hashes.isdisjoint(rules.revoked_tokens),
+            not claims.token_hashes().isdisjoint(rules.revoked_tokens),
         )
-
-    def refresh(self, rules: AccessRules) -> None:
-        """Remember what the database says now, in place of what it said before."""
-        self._rules = rules
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -90,15 +84,21 @@ class AccessList:
         """Refuse every token of the user that was issued before the Unix second ``not_before_s``."""
         self._write(lambda: self._client.hset(keys.access(user_id), TOKENS_NOT_BEFORE, not_before_s))
 
-    def revoke_token(self, token_hash: str, ttl_s: int) -> None:
-        """Refuse one token (or family of tokens) for the ``ttl_s`` seconds it could still be used."""
-        self._write(lambda: self._client.set(keys.revoked_token(token_hash), b"1", ex=max(1, ttl_s)))
+    def revoke_token(self, token_hash: str, expires_s: int) -> None:
+        """Refuse one token (or family of tokens) until the Unix second at which it would be over anyway."""
+        ttl_s = max(1, expires_s - self._clock.wall_ms() // 1000)
+        self._write(lambda: self._client.set(keys.revoked_token(token_hash), b"1", ex=ttl_s))
 
     def _write(self, command: Callable[[], object]) -> None:
         try:
             command()
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
+
+
+def _raise(code: str | None) -> None:
+    if code is not None:
+        raise TokenRefused(MESSAGES[code], code=code)
 
 
 def _refusal(claims: Claims, disabled: bool, not_before_s: int, revoked: bool) -> str | None:
