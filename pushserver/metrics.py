@@ -71,6 +71,10 @@ CLOSE_REASONS = (
     "protocol_error", "token_expired", "token_revoked", "user_disabled", "slow_client", "flood", "drain",
 )  # fmt: skip
 EVENT_RESULTS = ("ok", "invalid_payload", "unknown_type", "unknown_event", "rate_limited", "server_busy", *TOKEN_CODES)
+HTTP_CODES = (
+    "bad_request", "bad_upgrade", "body_too_large", "compressed_body", "headers_too_large", "not_found",
+    "request_line_too_long", "request_timeout", "websocket_version",
+)  # fmt: skip
 DROP_REASONS = ("oversize", "malformed", "seq_ahead", "not_an_event")
 BUS_STATES = ("connected", "lost", "deaf")
 
@@ -134,6 +138,7 @@ CATALOGUE = (
     _row("address_pauses_total", Counter, WORKER, "Times the exchange refused our address.",
          code=("exchange_address_banned", "exchange_rate_limited")),
     _row("address_pause_seconds_total", Counter, WORKER, "Seconds of silence towards the exchange that this ordered."),
+    _row("http_requests_refused_total", Counter, WEB, "Requests that the application never saw.", code=HTTP_CODES),
     _row("connections_open", Gauge, WEB, "Accepted connections now."),
     _row("connections_opened_total", Counter, WEB, "Accepted connections by where the token was.",
          carrier=("payload", "header", "query")),
@@ -158,7 +163,7 @@ CATALOGUE = (
          result=("ok", "invalid_credentials", "rate_limited", "unavailable")),
     _row("login_seconds", Histogram, WEB, "Time to answer an attempt to log in.", LATENCY_BUCKETS),
     _row("lifecycle_total", Counter, BOTH, "Starts and stops of components.",
-         component=("web", "worker"), state=("starting", "ready", "draining", "stopped")),
+         component=("web", "worker"), state=("started", "ready", "draining", "stopped")),
     _row("loop_lag_seconds", Histogram, BOTH, "How late the event loop woke a greenlet.", LOOP_BUCKETS),
     _row("processes", Gauge, BOTH, "Processes of this side that report metrics."),
     _row("build_info", Gauge, BOTH, "Always 1; the labels say what runs.", (), "max",
@@ -203,6 +208,7 @@ class PrometheusObserver(observers.Observer):
             observers.StateCommitted: self._state_committed,
             observers.FreshnessChanged: self._freshness_changed,
             observers.AddressPaused: self._address_paused,
+            observers.HttpRequestRefused: self._http_request_refused,
             observers.ConnectionOpened: self._connection_opened,
             observers.ConnectionRefused: self._connection_refused,
             observers.ConnectionClosed: self._connection_closed,
@@ -272,6 +278,9 @@ class PrometheusObserver(observers.Observer):
     def _address_paused(self, record: observers.AddressPaused) -> None:
         self._at("address_pauses_total", record.code).inc()
         self._at("address_pause_seconds_total").inc(record.seconds)
+
+    def _http_request_refused(self, record: observers.HttpRequestRefused) -> None:
+        self._at("http_requests_refused_total", record.code).inc()
 
     def _connection_opened(self, record: observers.ConnectionOpened) -> None:
         self._at("connections_opened_total", record.carrier).inc()

@@ -98,6 +98,13 @@ class AddressPaused(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class HttpRequestRefused(Record):
+    """A request that the application never saw: broken, too large, too slow, or an upgrade that cannot work."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionOpened(Record):
     connection_id: str
     user_id: int

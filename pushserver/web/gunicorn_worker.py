@@ -1,23 +1,22 @@
-"""The gunicorn worker class: gevent-websocket's, made safe to stand in the open.
+"""The gunicorn worker class and logger.
 
-gevent.pywsgi parses requests here, not gunicorn. It has no deadlines, takes ambiguous framing and logs the request
-line with its token; the handler below reads the whole request itself, strictly and within limits, and gives
-pywsgi what is left to do. It is imported by the gunicorn master, so it must know neither Flask nor the program.
+The gunicorn master imports this file, so it imports nothing of the program: what handles requests is loaded in the
+worker, after the fork, and comes anew with a reload.
 """
 
 from __future__ import annotations
 
 import logging
+import socket
 from typing import Any
 
 import gevent
 from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
-from geventwebsocket.handler import WebSocketHandler
 from gunicorn.glogging import Logger
 
-from pushserver.logs import masked_text
 
-logger = logging.getLogger("pushserver.web.http")
+#: How long bytes we sent may stay unacknowledged, or a peer's receive window closed.
+UNACKNOWLEDGED_MS = 30_000
 
 
 class GunicornLogger(Logger):
@@ -33,23 +32,21 @@ class GunicornLogger(Logger):
         """Requests are counted in metrics; their lines carry tokens."""
 
 
-class RequestHandler(WebSocketHandler):
-    @property
-    def logger(self) -> logging.Logger:
-        return logger
-
-    def log_request(self) -> None:
-        logger.debug("%s", masked_text(self.format_request()))
-
-
 class PushServerWorker(GeventWebSocketWorker):
-    wsgi_handler = RequestHandler
+    """gevent-websocket's worker with our request handler."""
 
     def run(self) -> None:
+        from pushserver.web.request_handler import RequestHandler
+
+        self.wsgi_handler = RequestHandler
         # What escapes from a greenlet is a record like any other: masked, on one line, within the line budget.
         gevent.get_hub().print_exception = _log_exception
+        for listener in self.sockets:
+            if listener.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_USER_TIMEOUT"):
+                # Accepted connections inherit it: one whose peer acknowledges nothing for so long ends.
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
         super().run()
 
 
 def _log_exception(context: object, kind: Any, error: Any, traceback: Any) -> None:
-    logger.error("a greenlet failed", exc_info=(kind, error, traceback))
+    logging.getLogger("pushserver.web").error("a greenlet failed", exc_info=(kind, error, traceback))

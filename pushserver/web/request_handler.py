@@ -1,0 +1,207 @@
+"""What a gunicorn worker does with an accepted connection: read requests, answer them, upgrade to WebSocket.
+
+gevent.pywsgi and gevent-websocket stand below. Left to themselves they wait for ever, take ambiguous framing,
+answer 101 to any upgrade before the program has seen it, and log the request line with its token.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import socket
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, TypeVar
+from urllib.parse import parse_qs
+
+import gevent
+import orjson
+from gevent.pywsgi import Input, headers_factory
+from geventwebsocket.handler import WebSocketHandler
+
+from pushserver.logs import masked_text
+from pushserver.observers import HttpRequestRefused
+from pushserver.web.http_request import RequestHead, RequestRefused, read_body, read_head
+
+T = TypeVar("T")
+
+logger = logging.getLogger("pushserver.web.http")
+
+#: From accept, or from the first byte of a later request, to the end of the head.
+HEAD_S = 5.0
+BODY_S = 5.0
+#: How long a connection may wait for its next request.
+IDLE_S = 15.0
+#: How long a refused client may take to read why.
+LINGER_S = 1.0
+
+SOCKET_PATH = "/socket.io/"
+WEBSOCKET_VERSION = "13"
+
+
+class RequestHandler(WebSocketHandler):
+    """One connection. If the application has an attribute ``observer``, that hears of refused requests."""
+
+    websocket: Any
+    _asked_before = False
+
+    def handle_one_request(self) -> bool | None:
+        """Serve one request; True if the connection stays open for another."""
+        try:
+            if not self._receive():
+                return None
+        except RequestRefused as refusal:
+            self._refuse(refusal)
+            return None
+        except OSError:
+            return None  # the client went away
+        self.application = self.server.application
+        self.handle_one_response()
+        return None if self.close_connection or self.rfile.closed else True
+
+    def _receive(self) -> bool:
+        """Read a request into ``environ``; False when no other came."""
+        if self._asked_before and not self._wait_for_next():
+            return False
+        self._asked_before = True
+        head = _within(HEAD_S, lambda: read_head(self.rfile))
+        if head is None:
+            return False
+        if head.body_bytes != 0 and [value.lower() for value in head.values("expect")] == ["100-continue"]:
+            self.socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = _within(BODY_S, lambda: read_body(self.rfile, head.body_bytes))
+        self._adopt(head, body)
+        return True
+
+    def _wait_for_next(self) -> bool:
+        arrived = b""
+        with gevent.Timeout(IDLE_S, False):
+            arrived = self.rfile.peek(1)
+        return bool(arrived)
+
+    def _adopt(self, head: RequestHead, body: bytes) -> None:
+        """Make ``environ`` of the request, and keep nothing else of it: a token must not live as long as a socket."""
+        self.command, self.path, self.request_version = head.method, head.target, head.version
+        self.close_connection = not head.keep_alive
+        self.content_length = len(body)
+        self.headers = headers_factory(BytesIO(b"\r\n"))
+        for name, value in head.headers:
+            self.headers[name] = value
+        self.environ = self.get_environ()
+        self.environ.pop("HTTP_TRANSFER_ENCODING", None)
+        if head.body_bytes != 0:
+            self.environ["CONTENT_LENGTH"] = str(len(body))
+        self.wsgi_input = self.environ["wsgi.input"] = Input(BytesIO(body), len(body))
+        self.environ["wsgi.input_terminated"] = True
+        self.path = masked_text(head.target)
+        self.requestline = f"{head.method} {self.path} {head.version}"
+        self.headers = headers_factory(BytesIO(b"\r\n"))
+
+    def _refuse(self, refusal: RequestRefused) -> None:
+        """Say why and hang up; what else the client sent is thrown away unread."""
+        self._report(refusal)
+        body = _error_body(refusal)
+        head = f"HTTP/1.1 {refusal.status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        # Closing with unread bytes in the buffer would make the kernel reset the connection, answer and all.
+        with gevent.Timeout(LINGER_S, False):
+            try:
+                self.socket.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
+                self.socket.shutdown(socket.SHUT_WR)
+                while self.socket.recv(16_384):
+                    pass
+            except OSError:
+                return  # the client did not wait for the answer
+
+    def _report(self, refusal: RequestRefused) -> None:
+        logger.info("request refused: %s (%s)", refusal.code, refusal.message)
+        observer = getattr(self.server.application, "observer", None)
+        if observer is not None:
+            observer.record(HttpRequestRefused(refusal.code))
+
+    def upgrade_websocket(self) -> list[bytes] | None:
+        """101 for a Socket.IO WebSocket that can work; a 4xx that names the mistake for any other upgrade."""
+        if "websocket" not in self.environ.get("HTTP_UPGRADE", "").lower():
+            return None
+        try:
+            self._check_upgrade()
+        except RequestRefused as refusal:
+            self._report(refusal)
+            self.start_response(
+                refusal.status,
+                [
+                    ("Content-Type", "application/json"),
+                    ("Connection", "close"),
+                    ("Sec-WebSocket-Version", WEBSOCKET_VERSION),
+                ],
+            )
+            return [_error_body(refusal)]
+        self.upgrade_connection()
+        return None
+
+    def _check_upgrade(self) -> None:
+        environ = self.environ
+        query = parse_qs(environ["QUERY_STRING"], max_num_fields=100)
+        connection = {word.strip().lower() for word in environ.get("HTTP_CONNECTION", "").split(",")}
+        if environ["PATH_INFO"] != SOCKET_PATH:
+            raise RequestRefused("404 Not Found", "not_found", f"WebSockets are at {SOCKET_PATH}")
+        if environ["REQUEST_METHOD"] != "GET" or self.request_version != "HTTP/1.1" or "upgrade" not in connection:
+            raise _bad_upgrade("a WebSocket begins with GET, HTTP/1.1 and Connection: Upgrade")
+        if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != WEBSOCKET_VERSION:
+            raise RequestRefused("426 Upgrade Required", "websocket_version", "Sec-WebSocket-Version must be 13")
+        if not _is_websocket_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")):
+            raise _bad_upgrade("Sec-WebSocket-Key is not 16 bytes in base64")
+        if query.get("EIO") != ["4"]:
+            raise _bad_upgrade("the URL needs EIO=4: this server speaks Engine.IO 4 (Socket.IO 3 and newer)")
+        if query.get("transport") != ["websocket"]:
+            raise _bad_upgrade("the URL needs transport=websocket")
+
+    def run_websocket(self) -> None:
+        # Not the library's: it keeps a table of clients by address, and all clients of a unix socket have the same.
+        try:
+            for _ in self.application(self.environ, lambda status, headers, exc_info=None: None):
+                pass
+        finally:
+            if not self.websocket.closed:
+                self.websocket.close()
+            self.environ["wsgi.websocket"] = None
+            self.websocket = None
+
+    @property
+    def logger(self) -> logging.Logger:
+        return logger
+
+    def log_request(self) -> None:
+        logger.debug("%s", self.format_request())
+
+    def log_error(self, msg: str, *args: object) -> None:
+        logger.info(msg, *args)
+
+    def _log_error(self, kind: Any, error: Any, traceback: Any) -> None:
+        if not issubclass(kind, gevent.GreenletExit):
+            logger.error("a request failed: %s", self.requestline, exc_info=(kind, error, traceback))
+
+
+def _within(seconds: float, read: Callable[[], T]) -> T:
+    with gevent.Timeout(seconds) as deadline:
+        try:
+            return read()
+        except gevent.Timeout as expired:
+            if expired is not deadline:
+                raise
+            raise RequestRefused("408 Request Timeout", "request_timeout", "the request came too slowly") from None
+
+
+def _is_websocket_key(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _bad_upgrade(message: str) -> RequestRefused:
+    return RequestRefused("400 Bad Request", "bad_upgrade", message)
+
+
+def _error_body(refusal: RequestRefused) -> bytes:
+    return orjson.dumps({"error": {"code": refusal.code, "message": refusal.message}})
