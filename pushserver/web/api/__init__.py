@@ -1,0 +1,26 @@
+"""The HTTP API of contract section 3: login and the user's own exchange key."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from pushserver.web.api.answers import register_error_handlers
+from pushserver.web.api.exchange_key import add_exchange_key
+from pushserver.web.api.login import add_login
+from pushserver.web.api.services import ApiServices, KeyVerifier
+
+__all__ = ["ApiServices", "KeyVerifier", "create_api", "register_error_handlers"]
+
+
+def create_api(services: ApiServices) -> Blueprint:
+    """All calls below ``/api``; errors are the business of ``register_error_handlers``."""
+    api = Blueprint("api", __name__, url_prefix="/api")
+    add_login(api, services)
+    add_exchange_key(api, services)
+
+    @api.after_request
+    def keep_nowhere(answer: Response) -> Response:
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
+
+    return api

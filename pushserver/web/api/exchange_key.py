@@ -1,0 +1,91 @@
+"""A user's own exchange key: shown masked, verified with the exchange before it is stored, deleted."""
+
+from __future__ import annotations
+
+import logging
+
+from flask import Blueprint, Response, jsonify
+
+from pushserver.accounts.records import KeySummary
+from pushserver.accounts.store import check_key
+from pushserver.bus import signals
+from pushserver.bus.login_limits import EXCHANGE_KEY
+from pushserver.bus.signals import Signal, SignalKind
+from pushserver.errors import AccountRefused, ExchangeError, KeyRefused, PayloadRefused, StoreUnavailable
+from pushserver.events import utc_instant
+from pushserver.model import Credentials, Secret
+from pushserver.web.api.key_facts import read_facts, warnings
+from pushserver.web.api.requests import INVALID_REQUEST, authorized, body_fields
+from pushserver.web.api.services import ApiServices
+
+logger = logging.getLogger(__name__)
+
+#: A person waits for the answer.
+VERIFICATION_LIMIT_S = 8.0
+
+
+def add_exchange_key(api: Blueprint, services: ApiServices) -> None:
+    @api.get("/exchange-key")
+    def show() -> Response:
+        summary = services.accounts.key_summary(authorized(services).user_id)
+        if summary is None:
+            raise AccountRefused("no exchange key is stored", code="no_exchange_key")
+        return _shown(services, summary)
+
+    @api.put("/exchange-key")
+    def replace() -> Response:
+        claims = authorized(services)
+        api_key, secret = body_fields("api_key", "api_secret")
+        api_secret = Secret(secret)
+        try:
+            check_key(api_key, api_secret)
+        except AccountRefused as error:
+            raise PayloadRefused(error.message, code=INVALID_REQUEST) from None
+        summary = _verified_and_stored(services, claims.user_id, Credentials(api_key, api_secret))
+        _tell(services, claims.user_id)
+        return _shown(services, summary)
+
+    @api.delete("/exchange-key")
+    def remove() -> Response:
+        claims = authorized(services)
+        if services.accounts.delete_key(claims.user_id):
+            _tell(services, claims.user_id)
+        return Response(status=204)
+
+
+def _verified_and_stored(services: ApiServices, user_id: int, credentials: Credentials) -> KeySummary:
+    attempt = services.limits.begin((EXCHANGE_KEY, str(user_id)))
+    try:
+        information = services.verifier.key_information(
+            credentials, services.clock.monotonic_s() + VERIFICATION_LIMIT_S
+        )
+        facts = read_facts(information, services.clock.wall_ms() // 1000)
+    except KeyRefused:
+        # This one stays counted: every guess costs a request at the exchange.
+        raise
+    except ExchangeError:
+        services.limits.take_back(attempt)
+        raise
+    services.limits.take_back(attempt)
+    return services.accounts.set_key(user_id, credentials.api_key, credentials.api_secret, facts)
+
+
+def _tell(services: ApiServices, user_id: int) -> None:
+    try:
+        signals.publish(services.redis_client, Signal(SignalKind.KEY_CHANGED, user_id))
+    except StoreUnavailable as error:
+        # The key is stored; the push workers hear of it when they next look for themselves.
+        logger.warning("the change of an exchange key was not announced: %s", error.message)
+
+
+def _shown(services: ApiServices, summary: KeySummary) -> Response:
+    facts = summary.facts
+    return jsonify(
+        api_key=summary.api_key,
+        verified=facts.read_only is not None,
+        read_only=facts.read_only,
+        permissions=list(facts.permissions),
+        expires_at=None if facts.expires_s is None else utc_instant(facts.expires_s * 1000),
+        stored_at=utc_instant(summary.stored_s * 1000),
+        warnings=warnings(facts, services.clock.wall_ms() // 1000),
+    )
