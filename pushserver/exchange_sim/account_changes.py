@@ -52,6 +52,8 @@ class AccountChange:
         self._market = world.market
         self._account = account
         self._now_ms = world.now_ms()
+        #: Ids of the orders placed, in the order of the body.
+        self.placed: list[str] = []
 
     def apply(self, body: dict[str, Any]) -> Account:
         """The changed account, not yet committed. Raises ValueError."""
@@ -102,7 +104,7 @@ class AccountChange:
             self._account = with_coin(self._account, update(coin, fields, skip=frozenset({"coin"})))
 
     def _set_position(self, spec: Any) -> None:
-        symbol = text_of(spec, "symbol") if isinstance(spec, dict) else ""
+        symbol = text_of(spec, "symbol")
         self._market.instrument(symbol)
         position_idx = spec.get("position_idx", self._default_leg(spec.get("side")))
         position = update(self._account.position(symbol, position_idx), spec)
@@ -122,8 +124,6 @@ class AccountChange:
         return {"Buy": 1, "Sell": 2}.get(side, 0) if self._account.hedge else 0
 
     def _place(self, spec: Any) -> None:
-        if not isinstance(spec, dict):
-            raise ValueError("an order is an object")
         symbol = text_of(spec, "symbol")
         spot = spec.get("category") == "spot"
         category = "spot" if spot else self._market.instrument(symbol).category
@@ -138,6 +138,7 @@ class AccountChange:
             updated_ms=self._now_ms,
         )
         self._account = with_order(self._account, update(order, spec, skip=frozenset({"category"})))
+        self.placed.append(order.order_id)
 
     def _cancel(self, order_id: Any) -> None:
         self._account = cancelled(self._account, str(order_id), self._now_ms)

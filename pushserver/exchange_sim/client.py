@@ -124,8 +124,8 @@ class SimControl:
     # Faults, bans and limits
 
     def fault(self, kind: str, options: Json | None = None, **conditions: Any) -> int:
-        """Set a fault; its number. Conditions: ``endpoint``, ``api_key``, ``user``, ``times``, ``seconds``,
-        ``probability``; without ``times`` and ``seconds`` it stays until cleared."""
+        """Set a fault; its number. Conditions: ``endpoint``, ``query_contains``, ``api_key``, ``user``,
+        ``times``, ``seconds``, ``probability``; without ``times`` and ``seconds`` it stays until cleared."""
         return int(self.call("POST", "faults", {"kind": kind, "options": options or {}, **conditions})["id"])
 
     def faults(self) -> list[Json]:

@@ -22,9 +22,18 @@ from pushserver.exchange_sim.figures import figures_of
 from pushserver.exchange_sim.http_messages import Answer, Request
 from pushserver.exchange_sim.rest import Rest
 from pushserver.exchange_sim.seeding import seed_users
-from pushserver.exchange_sim.specs import decimal_of, text_of, update
+from pushserver.exchange_sim.specs import decimal_of, object_of, text_of, update
 from pushserver.exchange_sim.world import World
 
+#: What may narrow a fault down, and the type each has.
+CONDITIONS: dict[str, Any] = {
+    "api_key": str,
+    "user": int,
+    "endpoint": str,
+    "query_contains": str,
+    "times": int,
+    "probability": int | float,
+}
 KEY_FIELDS = frozenset({"api_key", "api_secret", "keys"})
 
 
@@ -85,11 +94,8 @@ class Control:
     # Accounts and keys
 
     def _reset(self, path: list[str], body: dict[str, Any]) -> Any:
-        fresh = Rest(self._world, self._rest.faults.chance)
-        self._rest.user_gate, self._rest.address_gate = fresh.user_gate, fresh.address_gate
-        self._rest.counters, self._rest.faults = fresh.counters, fresh.faults
         self._world.clear(int(body.get("seed", self._world.seed)))
-        self._world.truth.clear()
+        self._rest.clear()
         seed_users(self._world, int(body.get("users", 0)))
         return {"users": sorted(self._world.accounts)}
 
@@ -128,10 +134,9 @@ class Control:
         return {"user": user, "version": account.version, "types": types}
 
     def _change_account(self, path: list[str], body: dict[str, Any]) -> Any:
-        before = self._account(path)
-        account, types = self._world.commit(AccountChange(self._world, before).apply(body), "control")
-        placed = [order_id for order_id in account.orders if order_id not in before.orders]
-        return {"user": account.user, "version": account.version, "types": types, "order_ids": placed}
+        change = AccountChange(self._world, self._account(path))
+        account, types = self._world.commit(change.apply(body), "control")
+        return {"user": account.user, "version": account.version, "types": types, "order_ids": change.placed}
 
     def _delete_account(self, path: list[str], body: dict[str, Any]) -> Any:
         account = self._account(path)
@@ -185,11 +190,10 @@ class Control:
         }
 
     def _change_market(self, path: list[str], body: dict[str, Any]) -> Any:
-        marks = {symbol: decimal_of(mark, symbol) for symbol, mark in body.get("marks", {}).items()}
-        prices = {coin: decimal_of(price, coin) for coin, price in body.get("usd_prices", {}).items()}
+        marks = {symbol: decimal_of(mark, symbol) for symbol, mark in object_of(body, "marks").items()}
+        prices = {coin: decimal_of(price, coin) for coin, price in object_of(body, "usd_prices").items()}
         self._world.set_marks(marks, "control")
-        for coin, price in prices.items():
-            self._world.market.set_stable_price(coin, price)
+        self._world.set_stable_prices(prices)
         self._world.market_frozen = bool(body.get("market_frozen", self._world.market_frozen))
         self._world.activity_frozen = bool(body.get("activity_frozen", self._world.activity_frozen))
         return self._read_market(path, {})
@@ -199,14 +203,15 @@ class Control:
         return {"faults": [dataclasses.asdict(fault) for fault in active]}
 
     def _set_fault(self, path: list[str], body: dict[str, Any]) -> Any:
-        conditions: dict[str, Any] = {
-            n: body[n] for n in ("api_key", "user", "endpoint", "times", "probability") if n in body
-        }
+        conditions = {name: body[name] for name in CONDITIONS if body.get(name) is not None}
+        for name, value in conditions.items():
+            if not isinstance(value, CONDITIONS[name]) or isinstance(value, bool):
+                raise ValueError(f"{name} cannot be {value!r}")
         if conditions.get("endpoint", "/v5/market/time") not in ENDPOINTS:
             raise ValueError(f"endpoint is one of {', '.join(ENDPOINTS)}")
         if body.get("seconds") is not None:
             conditions["until_s"] = self._world.clock.monotonic_s() + float(body["seconds"])
-        options = body.get("options", {})
+        options = object_of(body, "options")
         return {"id": self._rest.faults.set(text_of(body, "kind"), options, **conditions).number}
 
     def _clear_faults(self, path: list[str], body: dict[str, Any]) -> Any:
@@ -225,7 +230,7 @@ class Control:
 
     def _set_limits(self, path: list[str], body: dict[str, Any]) -> Any:
         gate = self._rest.address_gate
-        per_endpoint = {path: int(limit) for path, limit in body.get("per_endpoint", {}).items()}
+        per_endpoint = {path: int(limit) for path, limit in object_of(body, "per_endpoint").items()}
         gate.limit = int(body.get("requests", gate.limit))
         gate.window_s = float(body.get("window_s", gate.window_s))
         gate.ban_s = float(body.get("ban_s", gate.ban_s))
@@ -279,7 +284,7 @@ def with_key_fields(key: ApiKey, spec: dict[str, Any]) -> ApiKey:
     """``key`` with the fields of ``spec``; permissions are ``{group: [rights]}``, ``ips`` a list of addresses."""
     key = update(key, spec, skip=frozenset({"permissions", "ips", "api_key", "user"}))
     if "permissions" in spec:
-        permissions = {group: tuple(rights) for group, rights in spec["permissions"].items()}
+        permissions = {group: tuple(rights) for group, rights in object_of(spec, "permissions").items()}
         key = dataclasses.replace(key, permissions=permissions)
     if "ips" in spec:
         key = dataclasses.replace(key, ips=tuple(spec["ips"]))

@@ -18,6 +18,9 @@ DAY_MS = 86_400_000
 WEEK_MS = 7 * DAY_MS
 FUNDING_INTERVAL_MS = 8 * 3_600_000
 
+ANY_RIGHT = ("*", "*")
+ANY_KEY = ("", "")
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -37,12 +40,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """``limit_per_s`` None means public: no key, no limit but the address's. ``permission`` is (group, right)."""
+    """``limit_per_s`` None means public: no key, no limit but the address's.
+
+    ``permission`` is (group, right) for contracts; ANY_RIGHT asks for some right, ANY_KEY for none.
+    """
 
     path: str
     handle: Callable[[Call], dict[str, Any]]
     limit_per_s: int | None = 50
-    permission: tuple[str, str] | None = None
+    permission: tuple[str, str] = ANY_RIGHT
     success_text: str = "OK"
 
 
@@ -216,7 +222,8 @@ def query_api(call: Call) -> dict[str, Any]:
         "Exchange",
         "NFT",
     )
-    unbound_days = 0 if key.expires_ms is None else (key.expires_ms - call.now_ms) // DAY_MS
+    # Keys bound to addresses do not expire: Bybit shows that as a date in 1970 and a negative number of days.
+    expires_ms = None if key.ips else key.expires_ms
     return {
         "id": str(1_000_000 + key.user),
         "note": key.note,
@@ -226,8 +233,8 @@ def query_api(call: Call) -> dict[str, Any]:
         "permissions": {group: list(key.permissions.get(group, ())) for group in groups},
         "ips": list(key.ips) or ["*"],
         "type": 1,
-        "deadlineDay": -2 if key.expires_ms is None else unbound_days,
-        "expiredAt": iso(key.expires_ms or 0),
+        "deadlineDay": -2 if expires_ms is None else (expires_ms - call.now_ms) // DAY_MS,
+        "expiredAt": iso(expires_ms or 0),
         "createdAt": iso(key.created_ms),
         "unified": 0,
         "uta": 1,
@@ -258,6 +265,6 @@ ENDPOINTS = {
         Endpoint("/v5/position/list", position_list, permission=("ContractTrade", "Position")),
         Endpoint("/v5/position/closed-pnl", closed_pnl, permission=("ContractTrade", "Position")),
         Endpoint("/v5/order/realtime", order_realtime, permission=("ContractTrade", "Order")),
-        Endpoint("/v5/user/query-api", query_api, limit_per_s=10, success_text=""),
+        Endpoint("/v5/user/query-api", query_api, limit_per_s=10, permission=ANY_KEY, success_text=""),
     )
 }

@@ -9,6 +9,7 @@ import gzip
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import orjson
@@ -73,11 +74,16 @@ def huge_body(options: Options, now_ms: int) -> Answer:
     return error(0, padding, now_ms)
 
 
+@cache
+def packed_megabyte() -> bytes:
+    return gzip.compress(b" " * 1_000_000, compresslevel=9)
+
+
 def gzip_bomb(options: Options, now_ms: int) -> Answer:
-    """Compressed about 1000 to 1; made of one repeated megabyte to stay cheap here."""
-    packer = gzip.compress(b" " * 1_000_000, compresslevel=9)
-    members = max(1, options["bytes"] // 1_000_000)
-    return Answer(raw=packer * members, headers={"Content-Encoding": "gzip"})
+    """Valid JSON, followed by so many bytes of white space, compressed about 1000 to 1."""
+    start = gzip.compress(error(0, "OK", now_ms).body())
+    padding = packed_megabyte() * max(1, options["bytes"] // 1_000_000)
+    return Answer(raw=start + padding, headers={"Content-Encoding": "gzip"})
 
 
 def legacy_error(options: Options, now_ms: int) -> Answer:
@@ -181,6 +187,9 @@ def not_a_number(options: Options, answer: Answer, chance: random.Random) -> Non
     if not options["as_string"] and answer.raw is None:
         answer.raw = orjson.dumps(answer.payload).replace(b'"\\u0000NaN\\u0000"', b"NaN")
 
+
+#: Options that take one of a few words.
+CHOICES = {"reset": ("future", "past", "none"), "distribution": ("constant", "uniform", "exponential", "lognormal")}
 
 KINDS: dict[str, Kind] = {
     "rate_limited": Kind({"reset": "future", "reset_in_ms": 1000, "message": refusals.MESSAGES[10006]}, rate_limited),

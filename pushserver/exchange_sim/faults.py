@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from pushserver.exchange_sim.fault_kinds import KINDS, Options
+from pushserver.exchange_sim.fault_kinds import CHOICES, KINDS, Options
 from pushserver.exchange_sim.http_messages import Answer
 
 
@@ -20,6 +20,7 @@ class Fault:
     api_key: str | None = None
     user: int | None = None
     endpoint: str | None = None
+    query_contains: str = ""
     times: int | None = None
     until_s: float | None = None
     probability: float = 1.0
@@ -28,12 +29,26 @@ class Fault:
     def over(self, now_s: float) -> bool:
         return self.times == 0 or (self.until_s is not None and now_s >= self.until_s)
 
-    def matches(self, path: str, api_key: str, user: int | None) -> bool:
+    def matches(self, path: str, query: str, api_key: str, user: int | None) -> bool:
         return (
             self.endpoint in (None, path)
             and self.api_key in (None, api_key)
             and (self.user is None or self.user == user)
+            and self.query_contains in query
         )
+
+
+def check_options(kind: str, options: Options) -> None:
+    """Raises ValueError for an option the kind does not know, or of another type than its default."""
+    for name, value in options.items():
+        if name not in KINDS[kind].options:
+            raise ValueError(f"fault {kind} has no option {name!r}; it has {', '.join(KINDS[kind].options) or 'none'}")
+        default = KINDS[kind].options[name]
+        fits = default is None or isinstance(value, type(default)) or (type(default) is float and type(value) is int)
+        if not fits:
+            raise ValueError(f"option {name} of fault {kind} must be like {default!r}")
+        if name in CHOICES and value not in CHOICES[name]:
+            raise ValueError(f"option {name} is one of {', '.join(CHOICES[name])}")
 
 
 @dataclass(slots=True)
@@ -74,9 +89,7 @@ class Faults:
         """Raises ValueError for an unknown kind, option or condition."""
         if kind not in KINDS:
             raise ValueError(f"no fault is called {kind!r}; there are {', '.join(sorted(KINDS))}")
-        unknown = set(options) - set(KINDS[kind].options)
-        if unknown:
-            raise ValueError(f"fault {kind} has no option {', '.join(sorted(unknown))}")
+        check_options(kind, options)
         self._last_number += 1
         fault = Fault(self._last_number, kind, KINDS[kind].options | options, **conditions)
         self._faults.append(fault)
@@ -90,13 +103,13 @@ class Faults:
         self._faults = [fault for fault in self._faults if not fault.over(now_s)]
         return self._faults
 
-    def draw(self, path: str, api_key: str, user: int | None, now_s: float) -> Injected:
+    def draw(self, path: str, query: str, api_key: str, user: int | None, now_s: float) -> Injected:
         """The faults that befall this request; each is used up by one."""
         if not self._faults:
             return Injected()
         drawn = Injected(chance=self.chance)
         for fault in self.active(now_s):
-            if not fault.matches(path, api_key, user):
+            if not fault.matches(path, query, api_key, user):
                 continue
             if fault.probability < 1.0 and self.chance.random() >= fault.probability:
                 continue

@@ -29,7 +29,10 @@ def figures_of(account: Account, market: Market, now_ms: int, settle_coin: str =
     }
 
 
-def balance_figures(account: Account, market: Market, settle_coin: str) -> dict[str, str]:
+def balance_figures(account: Account, market: Market, settle_coin: str) -> dict[str, str] | None:
+    """None for a wallet never used: all its totals are blank."""
+    if not account.coins and not account.positions and not account.orders:
+        return None
     wallet = value_wallet(account, market)
     available, used = wallet.total_available, wallet.total_initial_margin
     if account.margin_mode == "ISOLATED_MARGIN":

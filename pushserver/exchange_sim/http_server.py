@@ -51,6 +51,8 @@ class Reader:
         for line in lines[1:]:
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
+        if "transfer-encoding" in headers:
+            raise BadRequest("chunked requests are not served")
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit()) or int(length) > MAX_BODY_BYTES:
             raise BadRequest("content-length")
@@ -116,7 +118,8 @@ def deliver(sock: socket.socket, request: Request, answer: Answer) -> bool:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return False
     if answer.hang_s is not None:
-        gevent.sleep(answer.hang_s)
+        sock.settimeout(answer.hang_s)
+        sock.recv(1)  # ends when the client leaves; TimeoutError (an OSError) ends the connection too
         return False
     if answer.delay_s > 0:
         gevent.sleep(answer.delay_s)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
 from pushserver.exchange_sim import refusals
 from pushserver.exchange_sim.accounts import ApiKey
 from pushserver.exchange_sim.counters import NO_KEY, Counters
-from pushserver.exchange_sim.endpoints import ENDPOINTS, Call, Endpoint
+from pushserver.exchange_sim.endpoints import ANY_KEY, ANY_RIGHT, ENDPOINTS, Call, Endpoint
 from pushserver.exchange_sim.faults import Faults, Injected
 from pushserver.exchange_sim.http_messages import Answer, Request
 from pushserver.exchange_sim.limits import AddressGate, Allowance, UserGate
@@ -23,13 +24,18 @@ BAN_TEXT = b"403 Forbidden: access too frequent, please try again later"
 class Rest:
     """Answers ``/v5`` requests. Never switches greenlets: an answer shows one instant."""
 
-    def __init__(self, world: World, chance: random.Random) -> None:
+    def __init__(self, world: World, ban_s: float = 600.0) -> None:
         self.world = world
-        self.user_gate = UserGate()
-        self.address_gate = AddressGate()
-        self.counters = Counters()
-        self.faults = Faults(chance)
+        self._ban_s = ban_s
         self._trace = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """No faults, no bans, no counts; limits as they were at the start."""
+        self.user_gate = UserGate()
+        self.address_gate = AddressGate(ban_s=self._ban_s)
+        self.counters = Counters()
+        self.faults = Faults(random.Random(f"{self.world.seed}:faults"))  # noqa: S311 - invented misfortune
 
     def answer(self, request: Request) -> Answer:
         """The answer; its delivery (delays, cuts) is the server's business."""
@@ -41,7 +47,7 @@ class Rest:
         if not self.address_gate.ask(request.address, now_s):
             answer = Answer(status=403, raw=BAN_TEXT, content_type="text/plain")
         else:
-            injected = self.faults.draw(request.path, api_key, key.user if key else None, now_s)
+            injected = self.faults.draw(request.path, request.query, api_key, key.user if key else None, now_s)
             replaced = injected.replacement(self.world.now_ms())
             answer = replaced or self._ordinary(request, now_s)
             injected.distort(answer)
@@ -74,18 +80,18 @@ class Rest:
         """The endpoint's ``result``; fills in the limit headers. Raises Refusal and Unauthorized."""
         world = self.world
         now_ms = world.now_ms()
+        params = dict(parse_qsl(request.query, keep_blank_values=True))
         key, account = None, None
         if endpoint.limit_per_s is not None:
             key = authenticate(request.headers, request.query, request.address, world.keys, now_ms)
             account = world.accounts.get(key.user)
             if account is None:
                 raise Refusal(refusals.UNKNOWN_KEY)
-            check_permission(key, endpoint)
+            check_permission(key, endpoint, params)
             allowance = self.user_gate.ask(key.user, endpoint.path, endpoint.limit_per_s, now_s)
             headers.update(limit_headers(allowance, now_ms))
             if not allowance.allowed:
                 raise Refusal(refusals.TOO_MANY_VISITS)
-        params = dict(parse_qsl(request.query, keep_blank_values=True))
         return endpoint.handle(Call(world, params, key, account, now_ms))
 
     def _edge_headers(self, answer: Answer) -> dict[str, str]:
@@ -107,7 +113,7 @@ class Rest:
         self.counters.faults.update(injected.names)
         entry = {
             "t_in": now_s,
-            "t_out": world.clock.monotonic_s() + answer.delay_s,
+            "t_out": None if answer.hang_s or answer.cut_at_once else world.clock.monotonic_s() + answer.delay_s,
             "wall_ms": world.clock.wall_ms(),
             "address": request.address,
             "api_key": api_key,
@@ -125,16 +131,16 @@ class Rest:
         world.truth.record("answer", entry)
 
 
-def check_permission(key: ApiKey, endpoint: Endpoint) -> None:
-    """Raises Refusal 10005 unless the key has the endpoint's right (or any right at all, where none is named)."""
-    if endpoint.path.startswith("/v5/user/"):
+def check_permission(key: ApiKey, endpoint: Endpoint, params: Mapping[str, str]) -> None:
+    """Raises Refusal 10005 unless the key has the right the endpoint asks for."""
+    if endpoint.permission is ANY_KEY:
         return
-    if endpoint.permission is None:
-        if not any(key.permissions.values()):
-            raise Refusal(refusals.PERMISSION_DENIED)
-        return
-    group, right = endpoint.permission
-    if right not in key.permissions.get(group, ()):
+    if endpoint.permission is ANY_RIGHT:
+        allowed = any(key.permissions.values())
+    else:
+        group, right = ("Spot", "SpotTrade") if params.get("category") == "spot" else endpoint.permission
+        allowed = right in key.permissions.get(group, ())
+    if not allowed:
         raise Refusal(refusals.PERMISSION_DENIED)
 
 

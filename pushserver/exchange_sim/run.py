@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import random
 import signal
 import sys
 from collections.abc import Sequence
@@ -30,12 +29,19 @@ DEFAULT_ACTIVITY_S = 8.0
 class Exchange:
     """A world with its REST and control side; ``step`` lets time do its work in it."""
 
-    def __init__(self, clock: Clock, seed: int, users: int, activity_s: float = DEFAULT_ACTIVITY_S) -> None:
-        self.world = World(clock, seed)
-        self.rest = Rest(self.world, random.Random(f"{seed}:faults"))  # noqa: S311 - invented misfortune
+    def __init__(
+        self,
+        clock: Clock,
+        seed: int,
+        users: int,
+        frozen: bool = False,
+        activity_s: float = DEFAULT_ACTIVITY_S,
+        ban_s: float = 600.0,
+    ) -> None:
+        self.world = World(clock, seed, frozen)
+        self.rest = Rest(self.world, ban_s)
         self.control = Control(self.world, self.rest)
         self._activity_s = activity_s
-        self._chance = random.Random(f"{seed}:market")  # noqa: S311 - a market nobody bets on
         seed_users(self.world, users)
 
     def handle(self, request: Request) -> Answer:
@@ -47,20 +53,18 @@ class Exchange:
         """One step of market and customers, as far as they are not frozen."""
         world = self.world
         if not world.market_frozen:
-            world.set_marks(walk(world.market, self._chance, elapsed_s), "walk")
+            world.set_marks(walk(world.market, world.chance, elapsed_s), "walk")
         if not world.activity_frozen:
             accounts = list(world.accounts.values())
             probability = min(1.0, elapsed_s / self._activity_s)
-            for account, cause in activity_step(accounts, world.market, self._chance, world.now_ms(), probability):
+            for account, cause in activity_step(accounts, world.market, world.chance, world.now_ms(), probability):
                 world.commit(account, cause)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until a signal; 0 after a clean end, 1 when the address is taken."""
     options = parse(arguments)
-    exchange = Exchange(SystemClock(), options.seed, options.users, options.activity_s)
-    exchange.rest.address_gate.ban_s = options.ban_s
-    exchange.world.market_frozen = exchange.world.activity_frozen = options.frozen
+    exchange = Exchange(SystemClock(), options.seed, options.users, options.frozen, options.activity_s, options.ban_s)
     server = HttpServer(options.host, options.port, exchange.handle)
     try:
         server.start()

@@ -31,8 +31,8 @@ def seed_users(world: World, count: int) -> None:
         now_ms = world.now_ms()
         world.commit(seeded_account(number, world.market, chance, now_ms), "seeded")
         api_key, secret = demo_credentials(number)
-        lifetime = {"created_ms": now_ms - 30 * DAY_MS, "expires_ms": now_ms + 60 * DAY_MS}
-        world.keys[api_key] = ApiKey(api_key, secret, number, **lifetime)
+        created_ms, expires_ms = now_ms - 30 * DAY_MS, now_ms + 60 * DAY_MS
+        world.keys[api_key] = ApiKey(api_key, secret, number, created_ms=created_ms, expires_ms=expires_ms)
 
 
 def seeded_account(number: int, market: Market, chance: random.Random, now_ms: int) -> Account:

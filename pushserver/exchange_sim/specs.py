@@ -54,8 +54,16 @@ def optional_decimal(spec: dict[str, Any], name: str) -> Decimal | None:
     return decimal_of(spec[name], name) if spec.get(name) is not None else None
 
 
-def text_of(spec: dict[str, Any], name: str) -> str:
-    value = spec.get(name)
+def object_of(spec: dict[str, Any], name: str) -> dict[str, Any]:
+    """The object under ``name``, empty where it is left out."""
+    value = spec.get(name, {})
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} must be an object")
+    return value
+
+
+def text_of(spec: Any, name: str) -> str:
+    value = spec.get(name) if isinstance(spec, dict) else None
     if not isinstance(value, str) or not value:
         raise ValueError(f"{name} is missing or no text")
     return value

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-DEFAULT_CAPACITY = 50_000
+DEFAULT_CAPACITY = 20_000
 
 
 class TruthLog:

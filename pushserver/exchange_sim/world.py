@@ -21,20 +21,23 @@ from pushserver.exchange_sim.truth import TruthLog
 class World:
     """Accounts by user number and keys by name. Every change of an account goes through ``commit``."""
 
-    def __init__(self, clock: Clock, seed: int = 1) -> None:
+    def __init__(self, clock: Clock, seed: int = 1, frozen: bool = False) -> None:
         self.clock = clock
         self.truth = TruthLog()
+        self._starts_frozen = frozen
         self.clear(seed)
 
     def clear(self, seed: int) -> None:
-        """An empty exchange with a fresh market; the truth log goes on."""
+        """An empty exchange with a fresh market, frozen or not as at the start."""
+        self.truth.clear()
         self.seed = seed
         self.market = Market()
         self.accounts: dict[int, Account] = {}
         self.keys: dict[str, ApiKey] = {}
         self.skew_ms = 0
-        self.market_frozen = False
-        self.activity_frozen = False
+        self.market_frozen = self.activity_frozen = self._starts_frozen
+        #: Source of all movement; anew at each reset, so that a seed always tells the same story.
+        self.chance = random.Random(f"{seed}:market")  # noqa: S311 - a market nobody bets on
         self._chance_of_ids = random.Random(f"{seed}:ids")  # noqa: S311 - invented order ids, not secrets
 
     def now_ms(self) -> int:
@@ -66,11 +69,20 @@ class World:
         """Move the market; the symbols that moved. Raises ValueError for a mark that is not above zero."""
         moved = self.market.set_marks(marks)
         if moved:
-            changed = {symbol: str(self.market.marks[symbol]) for symbol in sorted(moved)}
+            changed: dict[str, str] = {symbol: str(self.market.marks[symbol]) for symbol in sorted(moved)}
             self.truth.record(
                 "market", self._stamp() | {"market_version": self.market.version, "marks": changed, "cause": cause}
             )
         return moved
+
+    def set_stable_prices(self, prices: Mapping[str, Decimal]) -> None:
+        """Set the USD price of coins such as USDT. Raises ValueError for a price that is not above zero."""
+        for coin, price in prices.items():
+            self.market.set_stable_price(coin, price)
+        if prices:
+            shown = {coin: str(price) for coin, price in prices.items()}
+            entry = {"market_version": self.market.version, "usd_prices": shown, "cause": "control"}
+            self.truth.record("market", self._stamp() | entry)
 
     def _stamp(self) -> dict[str, float | int]:
         return {"t": self.clock.monotonic_s(), "wall_ms": self.clock.wall_ms()}
