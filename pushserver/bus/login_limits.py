@@ -1,13 +1,13 @@
 """Slows guessing down: failed attempts are counted in Redis by name, by address and by network.
 
 The first few failures of each subject are free, then every further one doubles the time during which nothing is
-even tried for it. An attempt is counted before its password is looked at, so a burst of parallel guesses is
-counted whole, and taken back when it was right.
+even tried for it.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,71 +29,75 @@ class Limit:
 
 
 #: A person mistypes a few times; an office or a mobile network holds many persons.
-NAME = Limit("name", 5)
+NAME = Limit("name", 10)
 ADDRESS = Limit("address", 20)
 NETWORK = Limit("network", 100)
 #: Exchange keys tried by one user: each costs a request at the exchange.
 EXCHANGE_KEY = Limit("exchange-key", 5)
 
+Subject = tuple[Limit, str]
+
 
 class LoginLimits:
-    """All methods raise StoreUnavailable."""
+    """All methods raise StoreUnavailable; a subject is a limit and whom it holds for."""
 
     def __init__(self, client: Any) -> None:
-        self._attempt = scripts.load(client, "attempts")
-        self._undo = scripts.load(client, "attempts_undo")
+        self._attempts = scripts.load(client, "attempts")
+        self._take_back = scripts.load(client, "attempts_undo")
         self._client = client
 
-    def begin(self, *subjects: tuple[Limit, str]) -> Attempt:
-        """Count an attempt for every subject, in the order given.
+    def check(self, subjects: Iterable[Subject]) -> None:
+        """Raises OverCapacity while any of them is locked: a right password changes nothing about that."""
+        for subject in subjects:
+            self._count("look", subject)
+
+    def begin(self, subject: Subject) -> None:
+        """Count an attempt before its outcome is known, so that a burst of parallel guesses is counted whole.
 
         Raises:
-            OverCapacity: one of them is locked; a right password changes nothing about that.
+            OverCapacity: the subject is locked.
         """
-        counted: list[str] = []
-        try:
-            for limit, subject in subjects:
-                key = keys.login_attempts(f"{limit.kind}:{subject}")
-                wait_ms = self._attempt(keys=[key], args=[limit.free_failures, LONGEST_LOCK_S * 1000, FORGET_AFTER_S])
-                if wait_ms > 0:
-                    raise OverCapacity("too many failed attempts; wait a little", retry_after_s=wait_ms / 1000)
-                counted.append(key)
-        except REDIS_FAILURES as error:
-            raise unavailable(error) from error
-        return Attempt(counted)
+        self._count("try", subject)
 
-    def take_back(self, attempt: Attempt) -> None:
-        """It was no failed guess: right, or never decided."""
-        try:
-            for key in attempt.keys:
-                self._undo(keys=[key])
-        except REDIS_FAILURES as error:
-            raise unavailable(error) from error
+    def take_back(self, subject: Subject) -> None:
+        """What ``begin`` counted was no failure, and no proof either."""
+        self._guarded(lambda: self._take_back(keys=[_key(subject)]))
 
-    def forget(self, limit: Limit, subject: str) -> None:
+    def failed(self, subjects: Iterable[Subject]) -> None:
+        """Count a failure of each. For subjects that many share, whose attempts are not counted ahead."""
+        for subject in subjects:
+            self._count("fail", subject)
+
+    def forget(self, subject: Subject) -> None:
         """The subject proved itself: its failures no longer count."""
+        self._guarded(lambda: self._client.delete(_key(subject)))
+
+    def _count(self, action: str, subject: Subject) -> None:
+        limit = subject[0]
+        arguments = [action, limit.free_failures, LONGEST_LOCK_S * 1000, FORGET_AFTER_S]
+        wait_ms = self._guarded(lambda: self._attempts(keys=[_key(subject)], args=arguments))
+        if wait_ms > 0:
+            raise OverCapacity("too many failed attempts; wait a little", retry_after_s=wait_ms / 1000)
+
+    def _guarded(self, command: Callable[[], Any]) -> Any:
         try:
-            self._client.delete(keys.login_attempts(f"{limit.kind}:{subject}"))
+            return command()
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """Counted, and not yet taken back."""
-
-    keys: list[str]
+def _key(subject: Subject) -> str:
+    limit, who = subject
+    return keys.login_attempts(f"{limit.kind}:{who}")
 
 
-def login_subjects(name: str, client_address: str) -> list[tuple[Limit, str]]:
-    """Whom a login is counted for; the name comes last, so that a locked address cannot lock it."""
-    subjects = [(NAME, name)]
+def address_subjects(client_address: str) -> list[Subject]:
+    """The network (/24 or /64) and the address of a client; none for a unix socket, which has no address."""
     try:
         address = ipaddress.ip_address(client_address.partition("%")[0])
     except ValueError:
-        # A unix socket has no address: only the name can be counted.
-        return subjects
+        return []
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
     network = ipaddress.ip_network(f"{address}/{24 if address.version == 4 else 64}", strict=False)
-    return [(NETWORK, str(network)), (ADDRESS, str(address)), *subjects]
+    return [(NETWORK, str(network)), (ADDRESS, str(address))]

@@ -54,7 +54,8 @@ def add_exchange_key(api: Blueprint, services: ApiServices) -> None:
 
 
 def _verified_and_stored(services: ApiServices, user_id: int, credentials: Credentials) -> KeySummary:
-    attempt = services.limits.begin((EXCHANGE_KEY, str(user_id)))
+    subject = (EXCHANGE_KEY, str(user_id))
+    services.limits.begin(subject)
     try:
         information = services.verifier.key_information(
             credentials, services.clock.monotonic_s() + VERIFICATION_LIMIT_S
@@ -64,9 +65,9 @@ def _verified_and_stored(services: ApiServices, user_id: int, credentials: Crede
         # This one stays counted: every guess costs a request at the exchange.
         raise
     except ExchangeError:
-        services.limits.take_back(attempt)
+        services.limits.take_back(subject)
         raise
-    services.limits.take_back(attempt)
+    services.limits.take_back(subject)
     return services.accounts.set_key(user_id, credentials.api_key, credentials.api_secret, facts)
 
 

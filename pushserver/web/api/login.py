@@ -7,7 +7,7 @@ import logging
 from flask import Blueprint, Response, jsonify, request
 
 from pushserver.bus import signals
-from pushserver.bus.login_limits import NAME, login_subjects
+from pushserver.bus.login_limits import NAME, address_subjects
 from pushserver.bus.signals import Signal, SignalKind
 from pushserver.errors import AccountRefused, OverCapacity, PayloadRefused, PushserverError, StoreUnavailable
 from pushserver.model import Secret, hashed_token_id
@@ -61,19 +61,22 @@ def _login(services: ApiServices) -> Response:
     name, password = body_fields("username", "password")
     if not services.tokens.can_mint:
         raise PushserverError("tokens are issued elsewhere", code="tokens_issued_elsewhere")
-    attempt = services.limits.begin(*login_subjects(name, request.remote_addr or ""))
+    limits, by_name, by_address = services.limits, (NAME, name), address_subjects(request.remote_addr or "")
+    # The address first, so that a locked one cannot lock names.
+    limits.check(by_address)
+    limits.begin(by_name)
     try:
         user = services.accounts.authenticate(name, Secret(password))
     except AccountRefused as error:
-        services.limits.take_back(attempt)
+        limits.take_back(by_name)
         raise PayloadRefused(error.message, code=INVALID_REQUEST) from None
     except (StoreUnavailable, OverCapacity):
-        services.limits.take_back(attempt)
+        limits.take_back(by_name)
         raise
     if user is None:
+        limits.failed(by_address)
         raise Unauthorized
-    services.limits.take_back(attempt)
-    services.limits.forget(NAME, name)
+    limits.forget(by_name)
     return _token_answer(services, services.tokens.mint(user.id, not_before_s=user.tokens_not_before_s), user.id)
 
 
