@@ -14,12 +14,13 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from pushserver import observers
 from pushserver.clock import Clock, SystemClock
-from pushserver.model import Freshness
+from pushserver.model import Freshness, room
 
 #: Lines written per reason and second; what is beyond is counted and told later.
 LINES_PER_SECOND = 10
@@ -89,19 +90,19 @@ class LineFormatter(logging.Formatter):
         except (TypeError, ValueError):
             # A library's broken call must still leave a trace, and must not take the caller down.
             message = f"{record.msg} (arguments do not fit)"
-        fields: dict[str, object] = dict(getattr(record, "fields", {}))
+        shown: dict[str, object] = dict(getattr(record, "fields", {}))
         if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
+            shown["exception"] = self.formatException(record.exc_info)
         if self._as_json:
             content: dict[str, object] = {"time": time, "level": record.levelname.lower(), "logger": name}
             content["process"] = record.process
             if message:
                 content["message"] = _clean(message)
-            content |= {key: _clean(value) if isinstance(value, str) else value for key, value in fields.items()}
+            content |= {key: _clean(value) if isinstance(value, str) else value for key, value in shown.items()}
             return json.dumps(content, ensure_ascii=False, default=lambda value: _clean(str(value)))
         words = [_clean(message)] if message else []
         # A message says what happened; only records without one need the event's name.
-        words += [f"{key}={_word(value)}" for key, value in fields.items() if not (message and key == "event")]
+        words += [f"{key}={_word(value)}" for key, value in shown.items() if not (message and key == "event")]
         return f"{time} {record.levelname} {name} {' '.join(words)}"
 
 
@@ -178,117 +179,85 @@ def configure(log_format: str, log_level: str, stream: TextIO | None = None, clo
         logging.getLogger(name).setLevel(max(logging.getLevelName(log_level.upper()), logging.WARNING))
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How a kind of record is written: the event's name, its level, and the field that tells its reasons apart."""
+
+    event: str
+    level: Callable[[Any], int]
+    reason: str
+
+
+def _always(level: int) -> Callable[[Any], int]:
+    return lambda record: level
+
+
+#: What the person on call wants to read is info and above; what every round does is debug. Others are only counted.
+LINES: Mapping[type[observers.Record], Line] = {
+    observers.ConnectionOpened: Line("connection_opened", _always(logging.INFO), "carrier"),
+    observers.ConnectionRefused: Line("connection_refused", _always(logging.INFO), "code"),
+    observers.ConnectionClosed: Line("connection_closed", _always(logging.INFO), "reason"),
+    observers.RoundFinished: Line(
+        "round_finished", lambda record: logging.WARNING if record.result == "failed" else logging.DEBUG, "result"
+    ),
+    observers.FetchFailed: Line("fetch_failed", _always(logging.WARNING), "code"),
+    observers.StateCommitted: Line("state_committed", _always(logging.DEBUG), "result"),
+    observers.FreshnessChanged: Line(
+        "freshness_changed",
+        lambda record: logging.INFO if record.state is Freshness.LIVE else logging.WARNING,
+        "reason",
+    ),
+    observers.AddressPaused: Line("address_paused", _always(logging.ERROR), "code"),
+    observers.EventReceived: Line("event_received", _always(logging.DEBUG), "result"),
+    observers.UpdateEmitted: Line(
+        "update_emitted", lambda record: logging.INFO if record.kind == "push" else logging.DEBUG, "data_type"
+    ),
+    observers.BusStateChanged: Line(
+        "bus_state", lambda record: logging.INFO if record.state == "connected" else logging.ERROR, "state"
+    ),
+    observers.BusMessageDropped: Line("bus_message_dropped", _always(logging.WARNING), "reason"),
+    observers.LoginAttempted: Line("login", _always(logging.INFO), "result"),
+    observers.LifecycleReported: Line("lifecycle", _always(logging.INFO), "state"),
+}
+
+#: Fields of records under the names they have in a line.
+_SHOWN_AS = {
+    "connection_id": "connection", "round_id": "round", "user_id": "user", "data_type": "type", "event": "name",
+    "duration_s": "seconds", "size_bytes": "bytes", "message": "text", "lag_s": "lag", "age_s": "age",
+    "retry_in_s": "retry_in", "outage_s": "outage", "latency_s": "latency",
+}  # fmt: skip
+
+
 class LoggingObserver(observers.Observer):
-    """Writes the records a person on call wants to read; routine ones only at debug level."""
+    """Writes a line per record that ``LINES`` knows, each reason within its line budget."""
 
     def __init__(self, component: str, clock: Clock | None = None) -> None:
         """``component`` (web, worker) names the logger."""
         self._logger = logging.getLogger(f"pushserver.{component}")
         self._budget = LineBudget(clock or SystemClock())
-        self._writers: Mapping[type[observers.Record], Callable[[Any], None]] = {
-            observers.ConnectionOpened: self._connection_opened,
-            observers.ConnectionRefused: self._connection_refused,
-            observers.ConnectionClosed: self._connection_closed,
-            observers.RoundFinished: self._round_finished,
-            observers.FetchFailed: self._fetch_failed,
-            observers.StateCommitted: self._state_committed,
-            observers.FreshnessChanged: self._freshness_changed,
-            observers.AddressPaused: self._address_paused,
-            observers.EventReceived: self._event_received,
-            observers.UpdateEmitted: self._update_emitted,
-            observers.BusStateChanged: self._bus_state_changed,
-            observers.BusMessageDropped: self._bus_message_dropped,
-            observers.LoginAttempted: self._login_attempted,
-            observers.LifecycleReported: self._lifecycle_reported,
-        }
 
     def record(self, record: observers.Record) -> None:
-        writer = self._writers.get(type(record))
-        if writer is not None:
-            writer(record)
-
-    def _write(self, level: int, event: str, reason: str, message: str = "", /, **fields: object) -> None:
+        line = LINES.get(type(record))
+        if line is None:
+            return
+        level = line.level(record)
         if not self._logger.isEnabledFor(level):
             return
-        left_out = self._budget.take((event, reason))
+        # Asked here and not in the handler's filter: thousands of pushes a second must not each make a log record.
+        left_out = self._budget.take((line.event, level, getattr(record, line.reason)))
         if left_out is None:
             return
+        shown: dict[str, object] = {"event": line.event}
+        for field in fields(record):
+            value = getattr(record, field.name)
+            if value is not None and value != "":
+                shown[_SHOWN_AS.get(field.name, field.name)] = value
         if left_out:
-            fields["left_out"] = left_out
-        self._logger.log(level, message, extra={"fields": {"event": event, **fields}, "granted": True})
+            shown["left_out"] = left_out
+        message = _emitting(record) if isinstance(record, observers.UpdateEmitted) else ""
+        self._logger.log(level, message, extra={"fields": shown, "granted": True})
 
-    def _connection_opened(self, record: observers.ConnectionOpened) -> None:
-        self._write(
-            logging.INFO, "connection_opened", "",
-            connection=record.connection_id, user=record.user_id, carrier=record.carrier,
-        )  # fmt: skip
 
-    def _connection_refused(self, record: observers.ConnectionRefused) -> None:
-        self._write(logging.INFO, "connection_refused", record.code, connection=record.connection_id, code=record.code)
-
-    def _connection_closed(self, record: observers.ConnectionClosed) -> None:
-        self._write(
-            logging.INFO, "connection_closed", record.reason,
-            connection=record.connection_id, user=record.user_id, reason=record.reason, seconds=record.duration_s,
-        )  # fmt: skip
-
-    def _round_finished(self, record: observers.RoundFinished) -> None:
-        self._write(
-            logging.WARNING if record.result == "failed" else logging.DEBUG, "round_finished", record.result,
-            round=record.round_id, user=record.user_id, result=record.result, seconds=record.duration_s,
-            requests=record.requests, **({"code": record.code} if record.code else {}),
-        )  # fmt: skip
-
-    def _fetch_failed(self, record: observers.FetchFailed) -> None:
-        self._write(
-            logging.WARNING, "fetch_failed", record.code,
-            round=record.round_id, user=record.user_id, type=record.data_type.value, code=record.code,
-            endpoint=record.endpoint, exchange_code=record.exchange_code, retry_in=record.retry_in_s,
-            text=record.message,
-        )  # fmt: skip
-
-    def _state_committed(self, record: observers.StateCommitted) -> None:
-        self._write(
-            logging.DEBUG, "state_committed", record.result,
-            round=record.round_id, user=record.user_id, type=record.data_type.value, result=record.result,
-            age=record.age_s, listeners=record.listeners,
-        )  # fmt: skip
-
-    def _freshness_changed(self, record: observers.FreshnessChanged) -> None:
-        self._write(
-            logging.INFO if record.state is Freshness.LIVE else logging.WARNING, "freshness_changed", record.reason,
-            user=record.user_id, type=record.data_type.value, state=record.state.value, reason=record.reason,
-        )  # fmt: skip
-
-    def _address_paused(self, record: observers.AddressPaused) -> None:
-        self._write(logging.ERROR, "address_paused", record.code, code=record.code, seconds=record.seconds)
-
-    def _event_received(self, record: observers.EventReceived) -> None:
-        self._write(logging.DEBUG, "event_received", record.result, name=record.event, result=record.result)
-
-    def _update_emitted(self, record: observers.UpdateEmitted) -> None:
-        name = "status_update" if record.kind == "status" else f"{record.data_type.value}_update"
-        self._write(
-            logging.INFO if record.kind == "push" else logging.DEBUG, f"{record.kind}_emitted", record.data_type.value,
-            f'emitting event "{name}" to {record.data_type.value}_{record.user_id}',
-            connections=record.connections, bytes=record.size_bytes,
-            **({} if record.kind == "push" else {"kind": record.kind}),
-        )  # fmt: skip
-
-    def _bus_state_changed(self, record: observers.BusStateChanged) -> None:
-        self._write(
-            logging.INFO if record.state == "connected" else logging.ERROR, "bus_state", record.state,
-            state=record.state, outage=record.outage_s,
-        )  # fmt: skip
-
-    def _bus_message_dropped(self, record: observers.BusMessageDropped) -> None:
-        self._write(logging.WARNING, "bus_message_dropped", record.reason, reason=record.reason)
-
-    def _login_attempted(self, record: observers.LoginAttempted) -> None:
-        self._write(logging.INFO, "login", record.result, result=record.result, seconds=record.duration_s)
-
-    def _lifecycle_reported(self, record: observers.LifecycleReported) -> None:
-        self._write(
-            logging.INFO, "lifecycle", record.state,
-            component=record.component, state=record.state, **({"detail": record.detail} if record.detail else {}),
-        )  # fmt: skip
+def _emitting(record: observers.UpdateEmitted) -> str:
+    name = "status_update" if record.kind == "status" else f"{record.data_type.value}_update"
+    return f'emitting event "{name}" to {room(record.data_type, record.user_id)}'

@@ -14,7 +14,6 @@ import gevent
 from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
 from gunicorn.glogging import Logger
 
-
 #: How long bytes we sent may stay unacknowledged, or a peer's receive window closed.
 UNACKNOWLEDGED_MS = 30_000
 
