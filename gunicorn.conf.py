@@ -89,6 +89,20 @@ def post_fork(server: Any, worker: Any) -> None:
         del sys.modules[name]
 
 
+def post_worker_init(worker: Any) -> None:
+    """A worker told to stop closes its sockets itself; gunicorn would let them hear nothing and cut them at the end."""
+    import gevent
+
+    def drain_when_told() -> None:
+        while worker.alive:
+            gevent.sleep(0.1)
+        drain = getattr(worker.wsgi, "extensions", {}).get("drain")
+        if drain is not None:
+            drain()
+
+    gevent.spawn(drain_when_told)
+
+
 def child_exit(server: Any, worker: Any) -> None:
     """A worker is gone, whichever way: its connections no longer count, what it did still does."""
     server.shared_metrics.forget(worker.pid)

@@ -51,7 +51,13 @@ class TokenRefused(PushserverError):
 
 
 class PayloadRefused(PushserverError):
+    """``details`` go into the ``error`` event beside code and message."""
+
     code = "invalid_payload"
+
+    def __init__(self, message: str = "", *, code: str | None = None, **details: object) -> None:
+        super().__init__(message, code=code)
+        self.details = details
 
 
 class StoreUnavailable(PushserverError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import flask_socketio
@@ -14,9 +13,11 @@ from pushserver.bus import keys, signals
 from pushserver.bus.access import AccessList
 from pushserver.bus.connection import connect, listening_connection
 from pushserver.bus.listener import Listener
+from pushserver.bus.login_limits import LoginLimits
 from pushserver.bus.schedule import Schedule
 from pushserver.bus.states import States
 from pushserver.clock import Clock, SystemClock
+from pushserver.exchange.bybit import BybitExchange
 from pushserver.loop_lag import LoopLagProbe
 from pushserver.metrics import PrometheusObserver
 from pushserver.observers import LifecycleReported, Observers
@@ -32,8 +33,6 @@ from pushserver.web.kicks import Kicks
 from pushserver.web.rooms import RoomManager
 from pushserver.web.sockets import Sockets
 from pushserver.web.ticker import Ticker
-
-logger = logging.getLogger(__name__)
 
 
 class SocketIO(flask_socketio.SocketIO):
@@ -58,7 +57,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     schedule = Schedule(redis_client)
     accounts = AccountStore.open(settings.database_url, settings.credentials_keys, clock)
     tokens = tokens_from_settings(settings, clock)
-    access = AccessList(redis_client)
+    access = AccessList(redis_client, clock)
 
     deliveries = Deliveries(states, schedule, clock, observer)
     sockets = Sockets(tokens, access, deliveries, clock, observer)
@@ -86,10 +85,15 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     app = Flask("pushserver", static_folder=None)
     register_error_handlers(app)
     app.register_blueprint(create_health(redis_client, listener))
-    app.register_blueprint(create_api(ApiServices()))
+    exchange = BybitExchange(settings.bybit_rest_url, settings.bybit_markets, clock, observer)
+    limits = LoginLimits(redis_client)
+    services = ApiServices(accounts, tokens, access, limits, exchange, redis_client, clock, observer)
+    app.register_blueprint(create_api(services))
     if settings.console:
         app.register_blueprint(create_console())
     SocketIO().mount(app, server)
+    # gunicorn.conf.py calls it when the worker is to stop.
+    app.extensions["drain"] = sockets.drain
 
     listener.start()
     kicks.start()

@@ -135,7 +135,7 @@ class Handlers:
 
 def _refuse_if_all_unknown(choice: TypeChoice) -> None:
     if choice.unknown and not choice.accepted:
-        raise PayloadRefused(_unknown_text(choice), code="unknown_type")
+        raise PayloadRefused(_unknown_text(choice), code="unknown_type", types=list(choice.unknown))
 
 
 def _name_unknown(phone: Phone, choice: TypeChoice) -> None:

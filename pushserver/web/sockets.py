@@ -29,6 +29,9 @@ MAX_CONNECTIONS = 9_000
 MAX_CONNECTIONS_PER_USER = 20
 #: A refused or kicked client gets its last packet, then the transport ends.
 CLOSE_AFTER_REFUSAL_S = 0.1
+#: How far apart transports are closed when the worker stops, and how long all of them may take.
+DRAIN_STEP_S = 0.01
+DRAIN_S = 5.0
 #: Binary attachments that are read (and refused with an ``error``); more closes the transport.
 MAX_ATTACHMENTS = 2
 
@@ -72,6 +75,7 @@ class Sockets:
         self._deliveries = deliveries
         self._clock = clock
         self._observer = observer
+        self._draining = False
         self._handshakes: dict[str, Handshake] = {}
         self.connections: dict[str, Connection] = {}
         self.by_user: dict[int, set[Phone]] = {}
@@ -79,7 +83,7 @@ class Sockets:
     # --- Gate ------------------------------------------------------------------------------------------------
 
     def admit(self) -> bool:
-        return len(self.connections) < MAX_CONNECTIONS
+        return not self._draining and len(self.connections) < MAX_CONNECTIONS
 
     def opened(self, connection: Connection, handshake: Handshake) -> None:
         self.connections[connection.sid] = connection
@@ -188,6 +192,14 @@ class Sockets:
         phone.emit_error(code, REFUSALS.get(code, code))
         gevent.spawn_later(CLOSE_AFTER_REFUSAL_S, phone.connection.close, reason=code)
 
+    def drain(self) -> None:
+        """Take nobody new and close all transports, a little apart: clients reconnect elsewhere by themselves."""
+        self._draining = True
+        connections = list(self.connections.values())
+        for connection in connections:
+            connection.close(reason="server restart")
+            gevent.sleep(min(DRAIN_STEP_S, DRAIN_S / len(connections)))
+
     # --- events ----------------------------------------------------------------------------------------------
 
     def _signed_in(self, connection: Connection) -> Phone:
@@ -234,7 +246,8 @@ class Sockets:
             phone.connection.send_message(packets.encode_packet(packets.ACK, arguments, packet.ack_id))
 
     def _answer_error(self, phone: Phone, ack_id: int | None, event: str, error: PushserverError) -> None:
-        payload = phone.emit_error(error.code, error.message, retryable=error.code == "server_busy")
+        details = error.details if isinstance(error, PayloadRefused) else {}
+        payload = phone.emit_error(error.code, error.message, retryable=error.code == "server_busy", **details)
         if ack_id is not None:
             phone.connection.send_message(packets.encode_packet(packets.ACK, [{"error": payload}], ack_id))
         self._observer.record(EventReceived(event, error.code))

@@ -106,7 +106,7 @@ class Stack:
         self.redis_url = f"redis://127.0.0.1:{self.valkey.port}/0"
         self.url = f"http://127.0.0.1:{self.web_port}"
         self.environ = {
-            **{name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "CI")},
+            **{name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "CI", "PYTHONPATH")},
             "PYTHONUNBUFFERED": "1",
             "REDIS_URL": self.redis_url,
             "DATABASE_URL": f"sqlite:///{folder}/pushserver.db",
@@ -131,8 +131,9 @@ class Stack:
 
     def start(self) -> Stack:
         try:
-            self.start_exchange()
-            self.add_users()
+            if self.users:
+                self.start_exchange()
+                self.add_users()
             self.start_web()
             for _ in range(self._push_workers):
                 self.start_push_worker()
@@ -151,7 +152,7 @@ class Stack:
     def start_web(self) -> None:
         address = f"127.0.0.1:{self.web_port}"
         command = [sys.executable, "-m", "gunicorn", "-k", "geventwebsocket", "-w", str(self._web_workers)]
-        self.web = self._spawn("web", [*command, "-b", address, "wsgi:app"])
+        self.web = self._spawn("web", [*command, "-b", address, os.environ.get("X_APP","wsgi:app")])
 
     def start_push_worker(self) -> Process:
         process = self._spawn(f"push-{len(self.push_workers) + 1}", [sys.executable, "-m", "pushserver.workers"])
@@ -182,12 +183,12 @@ class Stack:
 
     def token(self, user_id: int, ttl_s: int = 3600) -> str:
         """A token as ``python -m pushserver token`` mints it, without the start-up time of a process."""
-        from pushserver.tokens import Tokens
-
         from pushserver.clock import SystemClock
         from pushserver.model import Secret
+        from pushserver.tokens import SharedSecrets, Tokens
 
-        return Tokens(secrets=(Secret(self.environ["JWT_SECRETS"]),), clock=SystemClock()).mint(user_id, ttl_s)
+        in_use = (Secret(self.environ["JWT_SECRETS"]),)
+        return Tokens(SharedSecrets(in_use), SystemClock(), signing_secret=in_use[0]).mint(user_id, ttl_s)
 
     def logs(self) -> str:
         return "\n".join(f"=== {process.name}\n{process.log()[-4000:]}" for process in self.processes)
