@@ -13,7 +13,7 @@ from typing import Protocol
 import gevent
 
 from pushserver.bus.signals import Signal, SignalKind
-from pushserver.errors import OverCapacity, StoreUnavailable
+from pushserver.errors import OverCapacity, StoreUnavailable, TokenRefused
 from pushserver.model import AccessRules
 from pushserver.tokens import Claims
 from pushserver.web.phones import Phone
@@ -29,8 +29,8 @@ class AccessMemory(Protocol):
 
     def refresh(self, rules: AccessRules) -> None: ...
 
-    def remembered_refusal(self, claims: Claims) -> str | None:
-        """The code that refuses the token, None when it counts."""
+    def check_memory(self, claims: Claims) -> None:
+        """Raises TokenRefused."""
         ...
 
 
@@ -53,7 +53,7 @@ class Kicks:
         elif signal.kind is SignalKind.TOKENS_REVOKED:
             self._kick(phones, "token_revoked")
         elif signal.kind is SignalKind.TOKEN_REVOKED:
-            self._kick([phone for phone in phones if signal.token_id in phone.claims.token_hashes], "token_revoked")
+            self._kick([phone for phone in phones if signal.token_id in phone.claims.token_hashes()], "token_revoked")
 
     def recheck(self) -> None:
         """Hold every local phone against the database's rules; without a database the last ones stay."""
@@ -64,9 +64,10 @@ class Kicks:
             return
         for phones in list(self._sockets.by_user.values()):
             for phone in list(phones):
-                code = self._access.remembered_refusal(phone.claims)
-                if code is not None:
-                    self._sockets.kick(phone, code)
+                try:
+                    self._access.check_memory(phone.claims)
+                except TokenRefused as refusal:
+                    self._sockets.kick(phone, refusal.code)
 
     def _kick(self, phones: list[Phone], code: str) -> None:
         for phone in phones:
