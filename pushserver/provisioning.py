@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pushserver.accounts.exchange_keys import check_key
 from pushserver.accounts.records import User
-from pushserver.accounts.store import AccountStore, check_key
+from pushserver.accounts.store import AccountStore
 from pushserver.bus import signals
 from pushserver.bus.access import AccessList
 from pushserver.bus.signals import Signal, SignalKind

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, MetaData, String, Text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from pushserver.errors import AccountRefused
 
 #: SQLite numbers rows itself only in a column of type INTEGER, which holds 64 bits there anyway.
 BIG_ID = BigInteger().with_variant(Integer, "sqlite")
+
+
+#: How the rows of removed users are named; no user can choose such a name.
+REMOVED_PREFIX = "~removed-"
 
 
 class Base(DeclarativeBase):
@@ -55,3 +61,11 @@ class RevokedTokenRow(Base):
     token_hash: Mapped[str] = mapped_column(String(32), primary_key=True)
     user_id: Mapped[int] = mapped_column(BigInteger)
     expires_s: Mapped[int] = mapped_column(BigInteger)
+
+
+def existing_user(session: Session, user_id: int) -> UserRow:
+    """The user's row, locked until the transaction ends. Raises AccountRefused: unknown_user."""
+    row = session.get(UserRow, user_id, with_for_update=True)
+    if row is None or row.name.startswith(REMOVED_PREFIX):
+        raise AccountRefused(f"there is no user {user_id}", code="unknown_user")
+    return row

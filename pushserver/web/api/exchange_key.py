@@ -6,8 +6,8 @@ import logging
 
 from flask import Blueprint, Response, jsonify
 
+from pushserver.accounts.exchange_keys import check_key
 from pushserver.accounts.records import KeySummary
-from pushserver.accounts.store import check_key
 from pushserver.bus import signals
 from pushserver.bus.login_limits import EXCHANGE_KEY
 from pushserver.bus.signals import Signal, SignalKind
