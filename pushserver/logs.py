@@ -22,6 +22,8 @@ from pushserver import observers
 from pushserver.clock import Clock, SystemClock
 from pushserver.model import Freshness, room
 
+logger = logging.getLogger(__name__)
+
 #: Lines written per reason and second; what is beyond is counted and told later.
 LINES_PER_SECOND = 10
 #: Characters of one message or traceback; the rest adds cost, not insight.
@@ -114,33 +116,35 @@ def _word(value: object) -> str:
 
 
 class LineBudget:
-    """Grants ten lines a second per reason and keeps count of what it refused."""
+    """Grants ten lines a second per reason; what it refused is told in one line when the second is over.
 
-    #: Reasons remembered; they come from code, but a library may build its message texts itself.
+    (With the next record of any reason, for nothing here has a timer.)
+    """
+
+    #: Reasons told apart within a second. They come from code, but a library may put input into its message texts.
     MAX_REASONS = 1_000
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._windows: dict[object, list[float]] = {}  # reason -> [window start, granted, refused]
+        self._second_began_s = clock.monotonic_s()
+        self._lines: dict[str, int] = {}
 
-    def take(self, reason: object) -> int | None:
-        """None = do not write; else write, and tell how many were left out since the last written line."""
-        now = self._clock.monotonic_s()
-        window = self._windows.get(reason)
-        if window is None:
-            if len(self._windows) >= self.MAX_REASONS:
-                self._windows.clear()
-            self._windows[reason] = [now, 1, 0]
-            return 0
-        if now - window[0] >= 1:
-            left_out = int(window[2])
-            window[:] = [now, 1, 0]
-            return left_out
-        if window[1] < LINES_PER_SECOND:
-            window[1] += 1
-            return 0
-        window[2] += 1
-        return None
+    def take(self, reason: str) -> bool:
+        """Whether a line for this reason may be written now."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._second_began_s >= 1:
+            self._settle(now_s)
+        if reason not in self._lines and len(self._lines) >= self.MAX_REASONS:
+            reason = "too many reasons"
+        lines = self._lines[reason] = self._lines.get(reason, 0) + 1
+        return lines <= LINES_PER_SECOND
+
+    def _settle(self, now_s: float) -> None:
+        lines, self._lines, self._second_began_s = self._lines, {}, now_s
+        for reason, count in lines.items():
+            if count > LINES_PER_SECOND:
+                left_out = count - LINES_PER_SECOND
+                logger.warning("left out %d lines like: %s", left_out, reason, extra={"granted": True})
 
 
 class BudgetFilter(logging.Filter):
@@ -151,14 +155,7 @@ class BudgetFilter(logging.Filter):
         self._budget = LineBudget(clock)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if getattr(record, "granted", False):
-            return True
-        left_out = self._budget.take((record.name, record.levelno, str(record.msg)[:200]))
-        if left_out is None:
-            return False
-        if left_out:
-            record.fields = {**getattr(record, "fields", {}), "left_out": left_out}
-        return True
+        return getattr(record, "granted", False) or self._budget.take(f"{record.name} {str(record.msg)[:200]}")
 
 
 def configure(log_format: str, log_level: str, stream: TextIO | None = None, clock: Clock | None = None) -> None:
@@ -244,16 +241,13 @@ class LoggingObserver(observers.Observer):
         if not self._logger.isEnabledFor(level):
             return
         # Asked here and not in the handler's filter: thousands of pushes a second must not each make a log record.
-        left_out = self._budget.take((line.event, level, getattr(record, line.reason)))
-        if left_out is None:
+        if not self._budget.take(f"{line.event} {getattr(record, line.reason)}"):
             return
         shown: dict[str, object] = {"event": line.event}
         for field in fields(record):
             value = getattr(record, field.name)
             if value is not None and value != "":
                 shown[_SHOWN_AS.get(field.name, field.name)] = value
-        if left_out:
-            shown["left_out"] = left_out
         message = _emitting(record) if isinstance(record, observers.UpdateEmitted) else ""
         self._logger.log(level, message, extra={"fields": shown, "granted": True})
 
