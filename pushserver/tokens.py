@@ -167,7 +167,7 @@ class Tokens:
             raise TokenRefused("the token does not say when it expires", code=INVALID)
         if max(issued_at_s or 0, not_before_s or 0) > now_s + LEEWAY_S:
             raise TokenRefused("the token is not valid yet", code=INVALID)
-        if issued_at_s is not None and not 0 <= expires_at_s - issued_at_s <= MAX_LIFETIME_S:
+        if issued_at_s is not None and expires_at_s - issued_at_s > MAX_LIFETIME_S:
             raise TokenRefused("the token lives longer than a day", code=INVALID)
         self._judge_names(claims)
         user_id = _user_id(claims)
@@ -203,9 +203,11 @@ def _instant(claims: Mapping[str, Any], name: str) -> int | None:
     value = claims.get(name)
     if name not in claims:
         return None
-    if type(value) is not int or not 0 <= value <= MAX_INSTANT_S:  # a bool is an int too
+    # RFC 7519 allows fractions; of the expiry, whole seconds are demanded. A bool is an int too, hence type().
+    kinds = (int,) if name == "exp" else (int, float)
+    if type(value) not in kinds or not 0 <= value <= MAX_INSTANT_S:
         raise TokenRefused(f"the token's {name} is not a date", code=INVALID)
-    return value
+    return int(value)
 
 
 def _identifier(claims: Mapping[str, Any], name: str) -> str | None:

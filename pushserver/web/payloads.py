@@ -92,10 +92,10 @@ def carried_tokens(auth: object, authorization: str | None, query_token: str | N
     carried: list[tuple[str, object]] = []
     if isinstance(auth, dict):
         if "token" in auth:
-            carried.append(("payload", auth["token"]))
+            carried.append(("payload", _present(auth["token"])))
         nested = auth.get("auth")
         if isinstance(nested, dict) and "token" in nested:
-            carried.append(("payload", nested["token"]))
+            carried.append(("payload", _present(nested["token"])))
     if authorization is not None:
         scheme, _, token = authorization.strip().partition(" ")
         if scheme.lower() == "bearer":
@@ -103,6 +103,11 @@ def carried_tokens(auth: object, authorization: str | None, query_token: str | N
     if query_token is not None:
         carried.append(("url", query_token))
     return carried
+
+
+def _present(token: object) -> object:
+    """A null token was sent, if badly: that is an invalid token and not a missing one."""
+    return "" if token is None else token
 
 
 def _is_seq(value: object) -> bool:

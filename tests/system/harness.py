@@ -106,7 +106,11 @@ class Stack:
         self.redis_url = f"redis://127.0.0.1:{self.valkey.port}/0"
         self.url = f"http://127.0.0.1:{self.web_port}"
         self.environ = {
-            **{name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "CI", "PYTHONPATH")},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if name in ("PATH", "HOME", "LANG", "CI", "PYTHONPATH")
+            },
             "PYTHONUNBUFFERED": "1",
             "REDIS_URL": self.redis_url,
             "DATABASE_URL": f"sqlite:///{folder}/pushserver.db",
@@ -152,7 +156,7 @@ class Stack:
     def start_web(self) -> None:
         address = f"127.0.0.1:{self.web_port}"
         command = [sys.executable, "-m", "gunicorn", "-k", "geventwebsocket", "-w", str(self._web_workers)]
-        self.web = self._spawn("web", [*command, "-b", address, os.environ.get("X_APP","wsgi:app")])
+        self.web = self._spawn("web", [*command, "-b", address, os.environ.get("X_APP", "wsgi:app")])
 
     def start_push_worker(self) -> Process:
         process = self._spawn(f"push-{len(self.push_workers) + 1}", [sys.executable, "-m", "pushserver.workers"])
@@ -181,14 +185,15 @@ class Stack:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def token(self, user_id: int, ttl_s: int = 3600) -> str:
+    def token(self, user_id: int, ttl_s: int = 3600, issued_ago_s: int = 0) -> str:
         """A token as ``python -m pushserver token`` mints it, without the start-up time of a process."""
-        from pushserver.clock import SystemClock
+        from pushserver.clock import ManualClock, SystemClock
         from pushserver.model import Secret
         from pushserver.tokens import SharedSecrets, Tokens
 
         in_use = (Secret(self.environ["JWT_SECRETS"]),)
-        return Tokens(SharedSecrets(in_use), SystemClock(), signing_secret=in_use[0]).mint(user_id, ttl_s)
+        clock = ManualClock(SystemClock().wall_ms() - issued_ago_s * 1000)
+        return Tokens(SharedSecrets(in_use), clock, signing_secret=in_use[0]).mint(user_id, ttl_s)
 
     def logs(self) -> str:
         return "\n".join(f"=== {process.name}\n{process.log()[-4000:]}" for process in self.processes)
