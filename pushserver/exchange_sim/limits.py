@@ -56,6 +56,8 @@ class AddressGate:
 
     def ask(self, address: str, now_s: float) -> bool:
         """Count one request; False when it is refused because the address is, or now gets, banned."""
+        if self._banned_until.get(address, now_s + 1) <= now_s:
+            self.lift(address)  # served: what led to the ban does not lead to the next
         seen = self._seen.setdefault(address, deque())
         while seen and seen[0] <= now_s - self.window_s:
             seen.popleft()

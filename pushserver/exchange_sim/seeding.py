@@ -66,9 +66,9 @@ def with_history(
 
 
 def resting_order(instrument: Instrument, market: Market, hedge: bool, chance: random.Random, now_ms: int) -> Order:
-    """A limit order a few percent from the mark; one in four waits for a trigger instead."""
+    """A limit order up to 1.5 percent from the mark; one in four waits for a trigger instead."""
     side = chance.choice(("Buy", "Sell"))
-    away = Decimal(chance.randint(5, 40)) / 1000
+    away = Decimal(chance.randint(2, 30)) / 2000
     mark = market.marks[instrument.symbol]
     price = on_tick(mark * (1 - away if side == "Buy" else 1 + away), instrument)
     order = Order(

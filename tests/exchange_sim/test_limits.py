@@ -48,6 +48,12 @@ def test_one_request_too_many_bans_the_address_for_the_set_time() -> None:
     assert (gate.refused_during_bans, gate.most_in_a_window) == (1, {"a": 4, "b": 1})
 
 
+def test_a_ban_shorter_than_the_window_ends_with_a_clean_slate() -> None:
+    gate = AddressGate(limit=2, window_s=5.0, ban_s=1.0)
+    assert [gate.ask("a", t) for t in (0.0, 0.1, 0.2, 0.9)] == [True, True, False, False]
+    assert gate.ask("a", 1.3) and gate.bans == 1
+
+
 def test_a_window_that_rolls_is_no_ban() -> None:
     gate = AddressGate(limit=3, window_s=5.0)
     assert all(gate.ask("a", index * 1.7) for index in range(100))
