@@ -131,7 +131,7 @@ def _engine(url: Secret) -> Engine:
             pool_recycle=600,
             hide_parameters=True,
         )
-    except (ArgumentError, ImportError, SQLAlchemyError) as error:
+    except (ArgumentError, ImportError, ValueError, SQLAlchemyError) as error:
         # The text of these errors may quote the URL, password and all.
         raise SettingsError([f"DATABASE_URL: no database can be opened with it ({type(error).__name__})"]) from None
     if sqlite:

@@ -185,7 +185,7 @@ class Users:
             )
             return AccessRules(
                 disabled_users=frozenset(disabled),
-                tokens_not_before_s=dict(not_before.tuples().all()),
+                tokens_not_before_s=dict(iter(not_before)),
                 revoked_tokens=frozenset(revoked),
             )
 
