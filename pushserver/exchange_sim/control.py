@@ -22,7 +22,7 @@ from pushserver.exchange_sim.figures import figures_of
 from pushserver.exchange_sim.http_messages import Answer, Request
 from pushserver.exchange_sim.rest import Rest
 from pushserver.exchange_sim.seeding import seed_users
-from pushserver.exchange_sim.specs import decimal_of, object_of, text_of, update
+from pushserver.exchange_sim.specs import decimal_of, flag_of, object_of, text_of, texts_of, update
 from pushserver.exchange_sim.world import World
 
 #: What may narrow a fault down, and the type each has.
@@ -34,6 +34,7 @@ CONDITIONS: dict[str, Any] = {
     "times": int,
     "probability": int | float,
 }
+FREEZERS = ("market_frozen", "activity_frozen")
 KEY_FIELDS = frozenset({"api_key", "api_secret", "keys"})
 
 
@@ -94,9 +95,10 @@ class Control:
     # Accounts and keys
 
     def _reset(self, path: list[str], body: dict[str, Any]) -> Any:
-        self._world.clear(int(body.get("seed", self._world.seed)))
+        seed, users = int(body.get("seed", self._world.seed)), int(body.get("users", 0))
+        self._world.clear(seed)
         self._rest.clear()
-        seed_users(self._world, int(body.get("users", 0)))
+        seed_users(self._world, users)
         return {"users": sorted(self._world.accounts)}
 
     def _account(self, path: list[str]) -> Account:
@@ -139,9 +141,7 @@ class Control:
         return {"user": account.user, "version": account.version, "types": types, "order_ids": change.placed}
 
     def _delete_account(self, path: list[str], body: dict[str, Any]) -> Any:
-        account = self._account(path)
-        del self._world.accounts[account.user]
-        self._world.keys = {name: key for name, key in self._world.keys.items() if key.user != account.user}
+        self._world.delete(self._account(path).user)
         return {}
 
     def _read_figures(self, path: list[str], body: dict[str, Any]) -> Any:
@@ -157,6 +157,8 @@ class Control:
         return with_key_fields(blank, spec)
 
     def _put_key(self, path: list[str], body: dict[str, Any]) -> Any:
+        if not path:
+            raise Missing("a key has a name: /control/keys/some-key")
         key = self._new_key(int(body.get("user", 0)), path[0], body)
         if key.user not in self._world.accounts:
             raise Missing(f"no user {key.user}")
@@ -192,10 +194,10 @@ class Control:
     def _change_market(self, path: list[str], body: dict[str, Any]) -> Any:
         marks = {symbol: decimal_of(mark, symbol) for symbol, mark in object_of(body, "marks").items()}
         prices = {coin: decimal_of(price, coin) for coin, price in object_of(body, "usd_prices").items()}
-        self._world.set_marks(marks, "control")
-        self._world.set_stable_prices(prices)
-        self._world.market_frozen = bool(body.get("market_frozen", self._world.market_frozen))
-        self._world.activity_frozen = bool(body.get("activity_frozen", self._world.activity_frozen))
+        frozen = {name: flag_of(body, name, getattr(self._world, name)) for name in FREEZERS}
+        self._world.change_market(marks, prices, "control")
+        for name, value in frozen.items():
+            setattr(self._world, name, value)
         return self._read_market(path, {})
 
     def _read_faults(self, path: list[str], body: dict[str, Any]) -> Any:
@@ -231,9 +233,9 @@ class Control:
     def _set_limits(self, path: list[str], body: dict[str, Any]) -> Any:
         gate = self._rest.address_gate
         per_endpoint = {path: int(limit) for path, limit in object_of(body, "per_endpoint").items()}
-        gate.limit = int(body.get("requests", gate.limit))
-        gate.window_s = float(body.get("window_s", gate.window_s))
-        gate.ban_s = float(body.get("ban_s", gate.ban_s))
+        requests = int(body.get("requests", gate.limit))
+        window_s, ban_s = float(body.get("window_s", gate.window_s)), float(body.get("ban_s", gate.ban_s))
+        gate.limit, gate.window_s, gate.ban_s = requests, window_s, ban_s
         self._rest.user_gate.overrides.update(per_endpoint)
         return {"requests": gate.limit, "window_s": gate.window_s, "ban_s": gate.ban_s}
 
@@ -284,8 +286,9 @@ def with_key_fields(key: ApiKey, spec: dict[str, Any]) -> ApiKey:
     """``key`` with the fields of ``spec``; permissions are ``{group: [rights]}``, ``ips`` a list of addresses."""
     key = update(key, spec, skip=frozenset({"permissions", "ips", "api_key", "user"}))
     if "permissions" in spec:
-        permissions = {group: tuple(rights) for group, rights in object_of(spec, "permissions").items()}
+        granted = object_of(spec, "permissions")
+        permissions = {group: texts_of(granted, group) for group in granted}
         key = dataclasses.replace(key, permissions=permissions)
     if "ips" in spec:
-        key = dataclasses.replace(key, ips=tuple(spec["ips"]))
+        key = dataclasses.replace(key, ips=texts_of(spec, "ips"))
     return key

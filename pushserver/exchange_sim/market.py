@@ -85,16 +85,20 @@ class Market:
         self.marks: dict[str, Decimal] = {}
         self.stable_prices = {"USDT": ONE, "USDC": ONE, "USD": ONE}
         self.version = 0
-        self.set_marks(DEFAULT_MARKS)
+        self.set_prices(DEFAULT_MARKS)
         self.opening_marks = dict(self.marks)
 
-    def set_marks(self, marks: Mapping[str, Decimal]) -> set[str]:
-        """Set these marks, and those that follow them; the symbols that really moved. New symbols become contracts."""
-        for symbol, mark in marks.items():
-            if not mark.is_finite() or mark <= ZERO:
-                raise ValueError(f"the mark of {symbol} must be above zero")
-        new_instruments = {s: guess_instrument(s) for s in marks if s not in self.instruments}
-        self.instruments.update(new_instruments)
+    def set_prices(self, marks: Mapping[str, Decimal], usd_prices: Mapping[str, Decimal] | None = None) -> set[str]:
+        """Set these marks, those that follow them, and the USD price of coins that have no market of their own.
+
+        New symbols become contracts. Returns the symbols that really moved. Raises ValueError for a price that is not
+        above zero or a symbol that cannot be a contract, and has then changed nothing.
+        """
+        usd_prices = usd_prices or {}
+        for name, price in (*marks.items(), *usd_prices.items()):
+            if not price.is_finite() or price <= ZERO:
+                raise ValueError(f"the price of {name} must be above zero")
+        self.instruments.update({s: guess_instrument(s) for s in marks if s not in self.instruments})
         wanted = dict(marks)
         for instrument in self.instruments.values():
             leader = instrument.follows
@@ -102,16 +106,10 @@ class Market:
                 wanted[instrument.symbol] = marks[leader]
         moved = {symbol for symbol, mark in wanted.items() if self.marks.get(symbol) != mark}
         self.marks.update(wanted)
-        if moved:
+        self.stable_prices.update(usd_prices)
+        if moved or usd_prices:
             self.version += 1
         return moved
-
-    def set_stable_price(self, coin: str, usd_price: Decimal) -> None:
-        """The USD price of a coin that has no market of its own (USDT at 0.9996, say)."""
-        if not usd_price.is_finite() or usd_price <= ZERO:
-            raise ValueError(f"the price of {coin} must be above zero")
-        self.stable_prices[coin] = usd_price
-        self.version += 1
 
     def instrument(self, symbol: str) -> Instrument:
         """Raises ValueError for an unknown symbol."""

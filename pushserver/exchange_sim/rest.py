@@ -109,7 +109,8 @@ class Rest:
         account = world.accounts.get(user) if user is not None else None
         code = answer.payload.get("retCode") if isinstance(answer.payload, dict) else None
         self.counters.statuses[str(answer.status)] += 1
-        self.counters.ret_codes[str(code)] += 1
+        if code is not None:
+            self.counters.ret_codes[str(code)] += 1
         self.counters.faults.update(injected.names)
         entry = {
             "t_in": now_s,

@@ -53,7 +53,7 @@ class Exchange:
         """One step of market and customers, as far as they are not frozen."""
         world = self.world
         if not world.market_frozen:
-            world.set_marks(walk(world.market, world.chance, elapsed_s), "walk")
+            world.change_market(walk(world.market, world.chance, elapsed_s), {}, "walk")
         if not world.activity_frozen:
             accounts = list(world.accounts.values())
             probability = min(1.0, elapsed_s / self._activity_s)

@@ -62,6 +62,20 @@ def object_of(spec: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
+def flag_of(spec: dict[str, Any], name: str, default: bool) -> bool:
+    value = spec.get(name, default)
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false")
+    return value
+
+
+def texts_of(spec: dict[str, Any], name: str) -> tuple[str, ...]:
+    value = spec.get(name)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{name} must be a list of texts")
+    return tuple(value)
+
+
 def text_of(spec: Any, name: str) -> str:
     value = spec.get(name) if isinstance(spec, dict) else None
     if not isinstance(value, str) or not value:

@@ -65,24 +65,26 @@ class World:
         self.truth.record("change", entry | ({"figures": figures} if self.truth.keep_figures else {}))
         return account, types
 
-    def set_marks(self, marks: Mapping[str, Decimal], cause: str) -> set[str]:
-        """Move the market; the symbols that moved. Raises ValueError for a mark that is not above zero."""
-        moved = self.market.set_marks(marks)
-        if moved:
-            changed: dict[str, str] = {symbol: str(self.market.marks[symbol]) for symbol in sorted(moved)}
-            self.truth.record(
-                "market", self._stamp() | {"market_version": self.market.version, "marks": changed, "cause": cause}
-            )
-        return moved
+    def delete(self, user: int) -> None:
+        """Remove an account and its keys. Raises KeyError for an unknown user."""
+        account = self.accounts.pop(user)
+        self.keys = {name: key for name, key in self.keys.items() if key.user != user}
+        entry = {"user": user, "version": account.version, "types": list(TYPES), "cause": "deleted"}
+        self.truth.record("change", self._stamp() | entry)
 
-    def set_stable_prices(self, prices: Mapping[str, Decimal]) -> None:
-        """Set the USD price of coins such as USDT. Raises ValueError for a price that is not above zero."""
-        for coin, price in prices.items():
-            self.market.set_stable_price(coin, price)
-        if prices:
-            shown = {coin: str(price) for coin, price in prices.items()}
-            entry = {"market_version": self.market.version, "usd_prices": shown, "cause": "control"}
-            self.truth.record("market", self._stamp() | entry)
+    def change_market(self, marks: Mapping[str, Decimal], usd_prices: Mapping[str, Decimal], cause: str) -> None:
+        """Move marks and the USD prices of coins such as USDT together. Raises ValueError, having changed nothing."""
+        before = self.market.version
+        moved = self.market.set_prices(marks, usd_prices)
+        if self.market.version == before:
+            return
+        entry = {
+            "market_version": self.market.version,
+            "marks": {symbol: str(self.market.marks[symbol]) for symbol in sorted(moved)},
+            "usd_prices": {coin: str(price) for coin, price in usd_prices.items()},
+            "cause": cause,
+        }
+        self.truth.record("market", self._stamp() | entry)
 
     def _stamp(self) -> dict[str, float | int]:
         return {"t": self.clock.monotonic_s(), "wall_ms": self.clock.wall_ms()}

@@ -95,6 +95,7 @@ def test_a_bad_change_is_refused_whole(desk: Desk, body: dict) -> None:
         ("GET", "accounts/99", 404),
         ("GET", "accounts/me", 404),
         ("DELETE", "keys/none", 404),
+        ("PUT", "keys", 404),
         ("GET", "figures", 404),
     ],
 )
@@ -177,7 +178,16 @@ def test_marks_move_everybodys_profit_at_once(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{"marks": {"BTCUSDT": 0}}, {"marks": {"x y": 1}}, {"marks": []}, {"usd_prices": {"USDT": -1}}]
+    "body",
+    [
+        {"marks": {"BTCUSDT": 0}},
+        {"marks": {"x y": 1}},
+        {"marks": []},
+        {"usd_prices": {"USDT": -1}},
+        {"marks": {"BTCUSDT": 5}, "usd_prices": {"USDT": 0}},
+        {"marks": {"BTCUSDT": 5, "btc": 5}},
+        {"marks": {"BTCUSDT": 5}, "market_frozen": "yes"},
+    ],
 )
 def test_impossible_marks_are_refused(desk: Desk, body: dict) -> None:
     version = desk.world.market.version

@@ -77,10 +77,10 @@ def test_market_and_customers_freeze_separately() -> None:
 
 def test_the_walk_stays_on_the_tick_and_above_zero() -> None:
     market = Market()
-    market.set_marks({"DUSTUSDT": D("0.0001")})
+    market.set_prices({"DUSTUSDT": D("0.0001")})
     chance = random.Random(1)
     for _ in range(300):
-        market.set_marks(walk(market, chance, 60.0))
+        market.set_prices(walk(market, chance, 60.0))
         for symbol, mark in market.marks.items():
             assert mark > 0
             assert market.instruments[symbol].follows or mark % market.instruments[symbol].tick_size == 0
@@ -90,7 +90,7 @@ def test_the_walk_stays_on_the_tick_and_above_zero() -> None:
 @pytest.mark.parametrize(("symbol", "settle_coin"), [("XRPUSDT", "USDT"), ("XRPPERP", "USDC"), ("XRPUSD", "XRP")])
 def test_a_new_symbol_becomes_a_contract(symbol: str, settle_coin: str) -> None:
     market = Market()
-    assert market.set_marks({symbol: D("0.5")}) == {symbol}
+    assert market.set_prices({symbol: D("0.5")}) == {symbol}
     assert market.instrument(symbol).settle_coin == settle_coin
 
 

@@ -44,14 +44,14 @@ def test_a_short_earns_when_the_mark_falls(market: Market) -> None:
 
 
 def test_an_inverse_position_is_valued_in_its_coin(market: Market) -> None:
-    market.set_marks({"BTCUSD": D(50000)})
+    market.set_prices({"BTCUSD": D(50000)})
     held = Position("BTCUSD", 0, "Buy", D(40000), D(40000))
     figures = value_position(held, market)
     assert (text(figures.value), text(figures.unrealised_pnl)) == ("1", "0.2")
 
 
 def test_the_wallet_of_the_recorded_account_adds_up(market: Market) -> None:
-    market.set_stable_price("USDT", D("0.9996"))
+    market.set_prices({}, {"USDT": D("0.9996")})
     account = with_position(with_coin(Account(1), Coin("USDT", D("4999.329"))), LONG)
     account = with_order(account, Order("o", "BTCUSDT", "Buy", D("0.01"), price=D("58000")))
     wallet = value_wallet(account, market)
