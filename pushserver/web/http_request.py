@@ -135,7 +135,7 @@ def _check_path(target: str) -> None:
 def _declared_length(head: RequestHead) -> int | None:
     lengths, encodings = head.values("content-length"), head.values("transfer-encoding")
     if encodings:
-        if lengths or encodings != ["chunked"] or head.version != "HTTP/1.1":
+        if lengths or [name.lower() for name in encodings] != ["chunked"] or head.version != "HTTP/1.1":
             raise _bad("the body's framing is ambiguous: only Transfer-Encoding: chunked, alone, is understood")
         return None
     if not lengths:

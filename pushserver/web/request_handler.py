@@ -38,6 +38,7 @@ LINGER_S = 1.0
 
 SOCKET_PATH = "/socket.io/"
 WEBSOCKET_VERSION = "13"
+MAX_QUERY_FIELDS = 100
 
 
 class RequestHandler(WebSocketHandler):
@@ -141,7 +142,7 @@ class RequestHandler(WebSocketHandler):
 
     def _check_upgrade(self) -> None:
         environ = self.environ
-        query = parse_qs(environ["QUERY_STRING"], max_num_fields=100)
+        query = _query(environ["QUERY_STRING"])
         connection = {word.strip().lower() for word in environ.get("HTTP_CONNECTION", "").split(",")}
         if environ["PATH_INFO"] != SOCKET_PATH:
             raise RequestRefused("404 Not Found", "not_found", f"WebSockets are at {SOCKET_PATH}")
@@ -190,6 +191,13 @@ def _within(seconds: float, read: Callable[[], T]) -> T:
             if expired is not deadline:
                 raise
             raise RequestRefused("408 Request Timeout", "request_timeout", "the request came too slowly") from None
+
+
+def _query(text: str) -> dict[str, list[str]]:
+    try:
+        return parse_qs(text, max_num_fields=MAX_QUERY_FIELDS)
+    except ValueError:
+        raise _bad_upgrade(f"the URL has more than {MAX_QUERY_FIELDS} parameters") from None
 
 
 def _is_websocket_key(key: str) -> bool:
