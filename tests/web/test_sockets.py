@@ -1,0 +1,211 @@
+"""Connecting against the unexpected, and the rooms other programs may emit to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gevent
+import pytest
+
+from pushserver.bus.connection import connect
+from pushserver.clock import ManualClock
+from pushserver.errors import TokenRefused
+from pushserver.model import Secret
+from pushserver.observers import BusMessageDropped, ConnectionRefused, RecordingObserver
+from pushserver.tokens import Claims
+from pushserver.web.bus_messages import MessageRefused, StatusMessage, UpdateMessage, parse_message
+from pushserver.web.engine import Handshake, SocketServer
+from pushserver.web.phones import EVENT_BURST, FLOOD_LIMIT_S, EventBudget
+from pushserver.web.rooms import RoomManager
+from pushserver.web.sockets import Sockets
+
+CLAIMS = Claims(4, "id", 0, 4_000_000_000)
+
+
+class FakeConnection:
+    """What ``Sockets`` needs of a transport, with everything sent kept."""
+
+    def __init__(self, sid: str = "eio1") -> None:
+        self.sid = sid
+        self.phone: Any = None
+        self.refused = self.closed = False
+        self.attachments_due = 0
+        self.sent: list[str] = []
+
+    def send_message(self, message: bytes) -> None:
+        self.sent.append(message.decode())
+
+    def close(self, **_: Any) -> None:
+        self.closed = True
+
+
+class FakeVerifier:
+    def __init__(self, outcome: Claims | Exception) -> None:
+        self.outcome = outcome
+
+    def pick(self, carriers):
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome, "payload"
+
+
+class FakeAccess:
+    def __init__(self, refusal: TokenRefused | None = None) -> None:
+        self.refusal = refusal
+
+    def check(self, claims):
+        if self.refusal:
+            raise self.refusal
+
+
+class NoDeliveries:
+    def unsubscribe(self, phone, data_types):
+        pass
+
+
+def sockets_with(outcome: Claims | Exception = CLAIMS, refusal: TokenRefused | None = None):
+    observer, clock = RecordingObserver(), ManualClock()
+    sockets = Sockets(FakeVerifier(outcome), FakeAccess(refusal), NoDeliveries(), clock, observer)  # type: ignore[arg-type]
+    manager = RoomManager(None, observer)
+    SocketServer(sockets, clock, manager, None)
+    sockets.manager, sockets.handlers = manager, {}
+    return sockets, observer
+
+
+def open_and_connect(sockets: Sockets) -> FakeConnection:
+    connection = FakeConnection()
+    sockets.opened(connection, Handshake(None, "token"))  # type: ignore[arg-type]
+    sockets.message(connection, "0")  # type: ignore[arg-type]
+    return connection
+
+
+def test_D12_an_unexpected_exception_in_the_connect_handler_refuses_and_cleans_up():
+    sockets, observer = sockets_with(RuntimeError("surprise"))
+    connection = open_and_connect(sockets)
+    refusal = json.loads(connection.sent[0][2:])
+    assert connection.sent[0].startswith("44")
+    assert refusal["message"] == "server_busy"
+    assert "surprise" not in connection.sent[0]
+    assert ConnectionRefused("eio1", "server_busy") in observer.records
+    assert (sockets.by_user, sockets.manager.room_count()) == ({}, 0)
+    gevent.sleep(0.2)
+    assert connection.closed
+
+
+def test_A08_a_lost_redis_lets_nobody_new_in():
+    sockets, _ = sockets_with(refusal=TokenRefused(code="server_busy"))
+    assert json.loads(open_and_connect(sockets).sent[0][2:])["message"] == "server_busy"
+
+
+def test_everything_a_connection_got_is_taken_back_when_it_ends():
+    sockets, _ = sockets_with()
+    connection = open_and_connect(sockets)
+    assert connection.sent[0].startswith("40")
+    assert len(sockets.by_user[4]) == 1
+    sockets.manager.enter_room(connection.phone.sid, "/", "balance_4")
+    sockets.closed(connection, "transport close")  # type: ignore[arg-type]
+    sockets.closed(connection, "transport close")  # type: ignore[arg-type]
+    assert (sockets.by_user, sockets.connections, sockets.manager.room_count()) == ({}, {}, 0)
+    assert sockets.manager.rooms == {}
+
+
+def test_a_draining_worker_admits_nobody():
+    sockets, _ = sockets_with()
+    assert sockets.admit()
+    sockets.drain()
+    assert not sockets.admit()
+
+
+def test_D10_events_beyond_the_burst_wait_and_an_endless_flood_is_cut_off():
+    budget = EventBudget(0.0)
+    assert all(budget.spend(0.0) == 0.0 for _ in range(EVENT_BURST))
+    assert budget.spend(0.0) == pytest.approx(0.2)
+    assert budget.must_tell(0.0) and not budget.must_tell(9.9) and budget.must_tell(10.0)
+    now_s = 0.0
+    while not budget.exhausted(now_s):
+        now_s += 0.1
+        budget.spend(now_s)
+        assert now_s < FLOOD_LIMIT_S + 1
+    assert now_s > FLOOD_LIMIT_S
+
+
+def test_D10_a_pause_fills_the_bucket_again():
+    budget = EventBudget(0.0)
+    for _ in range(EVENT_BURST + 5):
+        budget.spend(0.0)
+    assert budget.spend(30.0) == 0.0
+    assert not budget.exhausted(100.0)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"", "not_an_event"),
+        (b"5", "not_an_event"),
+        (b"u 5 5\nhello", "not_an_event"),
+        (b'u x 5\n42["a"]', "malformed"),
+        (b'u 5\n42["a"]', "malformed"),
+        (b's half reason\n42["a"]', "malformed"),
+        (b'x 5 5\n42["a"]', "malformed"),
+        (b'u 99999999999999 5\n42["a"]', "seq_ahead"),
+        (b'u 5 5\n42["' + b"x" * (1 << 20), "oversize"),
+    ],
+)
+def test_G02_a_message_that_is_not_ours_is_refused(payload, reason):
+    with pytest.raises(MessageRefused) as refusal:
+        parse_message(payload, now_ms=1_000_000)
+    assert refusal.value.reason == reason
+
+
+def test_our_own_messages_are_taken_apart_without_looking_into_the_frame():
+    assert parse_message(b'u 7 6\n42["a",{"b":"\\n"}]', 10) == UpdateMessage(7, 6, b'42["a",{"b":"\\n"}]')
+    status = parse_message(b's stopped key_invalid\n42["status_update"]', 10)
+    assert isinstance(status, StatusMessage) and status.reason == "key_invalid"
+
+
+EMIT = {"method": "emit", "event": "balance_update", "data": [{}], "namespace": "/", "room": "balance_4"}
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (b"not json", "malformed"),
+        (b"5", "malformed"),
+        (b"[]", "malformed"),
+        (b"x" * (2 << 20), "oversize"),
+        ({**EMIT, "method": "disconnect", "sid": "x"}, "method_not_allowed"),
+        ({**EMIT, "method": "close_room"}, "method_not_allowed"),
+        ({**EMIT, "method": "enter_room"}, "method_not_allowed"),
+        ({**EMIT, "method": "callback"}, "method_not_allowed"),
+        ({**EMIT, "room": None}, "room_not_allowed"),
+        ({**EMIT, "room": ["balance_4"]}, "room_not_allowed"),
+        ({**EMIT, "room": "everybody"}, "room_not_allowed"),
+        ({**EMIT, "room": "balance_0"}, "room_not_allowed"),
+        ({**EMIT, "namespace": "/admin"}, "room_not_allowed"),
+        ({**EMIT, "callback": ["a", "/", 1]}, "method_not_allowed"),
+        ({**EMIT, "event": 5}, "malformed"),
+        ({**EMIT, "event": {"a": 1}}, "malformed"),
+    ],
+)
+def test_G02_on_the_shared_queue_only_an_emit_to_one_of_our_rooms_is_obeyed(message, reason):
+    sockets, observer = sockets_with()
+    connection = open_and_connect(sockets)
+    sockets.manager.enter_room(connection.phone.sid, "/", "balance_4")
+    before = list(connection.sent)
+    payload = message if isinstance(message, bytes) else json.dumps(message).encode()
+    sockets.manager.on_queue_message(payload)
+    assert observer.records[-1] == BusMessageDropped(reason)
+    assert connection.sent == before and not connection.closed
+
+
+def test_an_emit_of_ours_reaches_the_queue_for_other_workers(redis_url):
+    client = connect(Secret(redis_url))
+    pubsub = client.pubsub(ignore_subscribe_messages=True)
+    pubsub.subscribe("pushserver")
+    pubsub.get_message(timeout=2)
+    manager = RoomManager(client, RecordingObserver())
+    SocketServer(sockets_with()[0], ManualClock(), manager, None)
+    manager.emit("balance_update", {"a": 1}, namespace="/", room="balance_4")
+    message = json.loads(pubsub.get_message(timeout=2)["data"])
+    assert (message["method"], message["room"], message["data"]) == ("emit", "balance_4", [{"a": 1}])
