@@ -5,6 +5,7 @@ Only composition roots import this; the parts receive the few values they need.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -22,7 +23,6 @@ from pushserver.model import DataType, Market, Secret
 T = TypeVar("T")
 
 JWT_ALGORITHMS = ("HS256", "RS256", "ES256")
-LOOPBACK_HOSTS = ("localhost", "::1")
 MARKET_CATEGORIES = ("linear", "inverse", "spot", "option")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 #: Secrets that stand in documents or examples; a server that runs with one is open to everybody.
@@ -163,7 +163,7 @@ class _Reader:
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:
         def parse(raw: str) -> int:
-            if not re.fullmatch(r"\d{1,12}", raw) or not low <= int(raw) <= high:
+            if not re.fullmatch(r"[0-9]{1,12}", raw) or not low <= int(raw) <= high:
                 raise ValueError(f"{raw!r} is not a whole number from {low} to {high}")
             return int(raw)
 
@@ -219,13 +219,21 @@ def _list(raw: str) -> list[str]:
 def _url(raw: str, secure: str, plain: str) -> str:
     parts = urlsplit(raw)
     host = parts.hostname or ""
-    if parts.scheme not in (secure, plain) or not host:
-        raise ValueError(f"{raw!r} is not a {secure}:// address")
     if parts.username or parts.password:
         raise ValueError("must not carry a user name or password")
-    if parts.scheme == plain and host not in LOOPBACK_HOSTS and not host.startswith("127."):
+    # Asking for the port is what makes the library look at it.
+    if parts.scheme not in (secure, plain) or not host or parts.port == 0:
+        raise ValueError(f"{raw!r} is not a {secure}:// address")
+    if parts.scheme == plain and not _is_this_machine(host):
         raise ValueError(f"plain {plain}:// is only allowed on this machine; use {secure}://")
     return raw
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _web_url(raw: str) -> str:
@@ -286,7 +294,7 @@ def _identifier(raw: str) -> str:
 
 def _address(raw: str) -> Address:
     host, separator, port = raw.rpartition(":")
-    if not separator or not re.fullmatch(r"\d{1,5}", port) or int(port) > 65_535:
+    if not separator or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
         raise ValueError(f"{raw!r} is not HOST:PORT")
     return Address(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104 - an empty host means all addresses
 
@@ -302,7 +310,8 @@ def _origins(raw: str) -> tuple[str, ...] | None:
 
 def _shown(name: str, value: object) -> str:
     if name in ("redis_url", "database_url") and isinstance(value, Secret):
-        return re.sub(r"//[^@/]*@", "//***@", value.reveal())
+        # Whatever stands before the last @ or behind the ? may be a password.
+        return re.sub(r"\?.*", "?***", re.sub(r"//.*@", "//***@", value.reveal()))
     if isinstance(value, Mapping):
         return ",".join(f"{key}={seconds:g}" for key, seconds in value.items())
     if isinstance(value, tuple):

@@ -1,0 +1,262 @@
+"""Contract section 2: every default, every problem at once, no secret shown."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from pushserver.errors import SettingsError
+from pushserver.model import DataType, Market, Secret
+from pushserver.settings import Address, Settings
+
+FERNET_KEY = Fernet.generate_key().decode()
+REQUIRED = {"JWT_SECRETS": "canary-" + "k" * 32, "CREDENTIALS_KEYS": FERNET_KEY}
+
+
+def settings_from(**environ: str) -> Settings:
+    return Settings.from_env({**REQUIRED, **environ})
+
+
+def problems(**environ: str) -> list[str]:
+    with pytest.raises(SettingsError) as error:
+        settings_from(**environ)
+    return error.value.problems
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("redis_url", Secret("redis://127.0.0.1:6379/0")),
+        ("database_url", Secret("sqlite:///pushserver.db")),
+        ("jwt_algorithm", "HS256"),
+        ("jwt_jwks_url", None),
+        ("jwt_public_key_file", None),
+        ("jwt_issuer", None),
+        ("jwt_audience", None),
+        ("jwt_ttl_s", 3600),
+        ("bybit_rest_url", "https://api.bybit.com"),
+        ("bybit_stream_url", "wss://stream.bybit.com/v5/private"),
+        ("bybit_ticker_url", "wss://stream.bybit.com/v5/public/linear"),
+        ("bybit_markets", (Market("linear", "USDT"),)),
+        (
+            "push_intervals",
+            {DataType.BALANCE: 10, DataType.POSITIONS: 5, DataType.PNL: 5, DataType.ORDERS: 15},
+        ),
+        ("bybit_ip_requests_per_5s", 480),
+        ("egress_id", socket.gethostname()),
+        ("worker_concurrency", 100),
+        ("web_concurrency", 2),
+        ("bind", Address("0.0.0.0", 5000)),
+        ("web_metrics_bind", Address("127.0.0.1", 9101)),
+        ("worker_metrics_bind", Address("127.0.0.1", 9102)),
+        ("cors_origins", None),
+        ("log_format", "text"),
+        ("log_level", "info"),
+        ("console", True),
+    ],
+)
+def test_the_default_of_each_setting_is_the_contracts(name: str, default: object) -> None:
+    assert getattr(settings_from(), name) == default
+    assert getattr(settings_from(**{name.upper(): "  "}), name) == default or name.endswith(
+        ("stream_url", "ticker_url")
+    )
+
+
+def test_an_empty_stream_address_switches_the_stream_off() -> None:
+    settings = settings_from(BYBIT_STREAM_URL="", BYBIT_TICKER_URL=" ")
+    assert (settings.bybit_stream_url, settings.bybit_ticker_url) == ("", "")
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    found = problems(
+        JWT_SECRETS="short", CREDENTIALS_KEYS="x", REDIS_URL="http://x", BIND="nowhere", LOG_LEVEL="loud", JWT_TTL_S="0"
+    )
+    assert [problem.partition(":")[0] for problem in found] == [
+        "REDIS_URL", "JWT_SECRETS", "JWT_TTL_S", "CREDENTIALS_KEYS", "BIND", "LOG_LEVEL",
+    ]  # fmt: skip
+    assert all("\n" not in problem for problem in found)
+
+
+def test_what_is_required_and_missing_is_named() -> None:
+    with pytest.raises(SettingsError) as error:
+        Settings.from_env({})
+    assert error.value.problems == ["JWT_SECRETS is required and not set", "CREDENTIALS_KEYS is required and not set"]
+
+
+@pytest.mark.parametrize(
+    "secrets", ["k" * 31, "k" * 32 + ",", "k" * 40 + ",short", ",", "change-me-" + "k" * 32, "your-secret-" + "k" * 32]
+)
+def test_A19_a_short_or_example_signing_secret_stops_the_process(secrets: str) -> None:
+    found = problems(JWT_SECRETS=secrets)
+    assert len(found) == 1 and found[0].startswith("JWT_SECRETS: ")
+
+
+def test_A19_the_length_of_a_secret_is_counted_in_bytes() -> None:
+    assert settings_from(JWT_SECRETS="é" * 16).jwt_secrets == (Secret("é" * 16),)
+
+
+def test_several_secrets_and_keys_are_kept_in_order() -> None:
+    other = Fernet.generate_key().decode()
+    settings = settings_from(JWT_SECRETS=f"{'a' * 32}, {'b' * 32}", CREDENTIALS_KEYS=f"{FERNET_KEY},{other}")
+    assert settings.jwt_secrets == (Secret("a" * 32), Secret("b" * 32))
+    assert settings.credentials_keys == (Secret(FERNET_KEY), Secret(other))
+
+
+def test_F01_no_secret_is_shown_anywhere() -> None:
+    settings = settings_from(
+        REDIS_URL="redis://user:canary@h:1/0",
+        DATABASE_URL="postgresql://user:canary/p@canary@h/db?password=canary",
+    )
+    shown = repr(settings) + repr(settings.printable())
+    assert "canary" not in shown and FERNET_KEY not in shown
+    printable = dict(settings.printable())
+    assert printable["JWT_SECRETS"] == "***"
+    assert printable["REDIS_URL"] == "redis://***@h:1/0"
+    assert "h/db" in printable["DATABASE_URL"]
+
+
+def test_F01_a_problem_never_quotes_a_secret() -> None:
+    found = problems(
+        JWT_SECRETS="canary", CREDENTIALS_KEYS="canary", REDIS_URL="canary://u:canary@h", DATABASE_URL="canary"
+    )
+    assert "canary" not in "".join(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BYBIT_REST_URL", "http://api.bybit.com"),
+        ("BYBIT_REST_URL", "ftp://api.bybit.com"),
+        ("BYBIT_REST_URL", "https://user:pw@api.bybit.com"),
+        ("BYBIT_REST_URL", "https://"),
+        ("BYBIT_REST_URL", "http://127.evil.example"),
+        ("BYBIT_REST_URL", "https://api.bybit.com:port"),
+        ("BYBIT_STREAM_URL", "ws://stream.bybit.com"),
+        ("BYBIT_STREAM_URL", "https://stream.bybit.com"),
+        ("JWT_JWKS_URL", "http://issuer.example/keys"),
+    ],
+)
+def test_H09_an_address_that_could_be_read_or_bent_on_the_way_is_refused(name: str, value: str) -> None:
+    assert len(problems(**{name: value})) == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "localhost:9", "[::1]:9", "127.0.0.2"])
+def test_H09_plain_addresses_are_for_this_machine_only(host: str) -> None:
+    settings = settings_from(BYBIT_REST_URL=f"http://{host}/", BYBIT_STREAM_URL=f"ws://{host}/v5/private")
+    assert settings.bybit_rest_url == f"http://{host}"
+
+
+@pytest.mark.parametrize(
+    "raw", ["linear", "spot:USDT", "futures", "linear:USDT,linear:USDT", "linear:usdt", "linear:USDT,"]
+)
+def test_markets_that_do_not_exist_are_refused(raw: str) -> None:
+    assert problems(BYBIT_MARKETS=raw)[0].startswith("BYBIT_MARKETS: ")
+
+
+def test_several_markets_may_be_named() -> None:
+    assert settings_from(BYBIT_MARKETS="linear:USDT,linear:USDC,inverse,spot").bybit_markets == (
+        Market("linear", "USDT"), Market("linear", "USDC"), Market("inverse"), Market("spot"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "raw", ["balance", "balance=0.5", "balance=x", "cash=5", "balance=nan", "balance=inf", "balance=5,"]
+)
+def test_intervals_that_make_no_sense_are_refused(raw: str) -> None:
+    assert problems(PUSH_INTERVALS=raw)[0].startswith("PUSH_INTERVALS: ")
+
+
+def test_some_intervals_may_be_changed() -> None:
+    intervals = settings_from(PUSH_INTERVALS="balance=1, orders=2.5").push_intervals
+    assert (intervals[DataType.BALANCE], intervals[DataType.ORDERS], intervals[DataType.PNL]) == (1, 2.5, 5)
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("", None),
+        (" , ,", None),
+        ("https://a.example", ("https://a.example",)),
+        ("https://a.example/, http://b:8080", ("https://a.example", "http://b:8080")),
+        ("*", ("*",)),
+    ],
+)
+def test_B02_origins_are_never_an_empty_list(raw: str, expected: object) -> None:
+    assert settings_from(CORS_ORIGINS=raw).cors_origins == expected
+
+
+@pytest.mark.parametrize("raw", ["a.example", "https://a.example/path", "null", "https://", "https://a b"])
+def test_B02_what_is_no_origin_is_refused(raw: str) -> None:
+    assert problems(CORS_ORIGINS=raw)[0].startswith("CORS_ORIGINS: ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "rediss://h:1/0",
+        "unix:///tmp/x.sock",
+        "redis+sentinel://h1:1,h2:2/0/name",
+        "redis+cluster://h1:1,h2:2",
+    ],
+)
+def test_every_kind_of_redis_is_accepted(url: str) -> None:
+    assert settings_from(REDIS_URL=url).redis_url == Secret(url)
+
+
+@pytest.mark.parametrize("url", ["h:6379", "redis://", "redis+sentinel://h:1/0", "redis+sentinel://h:1", "kafka://h"])
+def test_what_names_no_redis_is_refused(url: str) -> None:
+    assert problems(REDIS_URL=url)[0].startswith("REDIS_URL: ")
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (":0", ("0.0.0.0", 0)),
+        ("h:1", ("h", 1)),
+        ("[::1]:5", ("::1", 5)),
+        ("127.0.0.1:65535", ("127.0.0.1", 65535)),
+    ],
+)
+def test_addresses_to_listen_on(raw: str, expected: tuple[str, int]) -> None:
+    assert settings_from(BIND=raw).bind == Address(*expected)
+
+
+@pytest.mark.parametrize("raw", ["5000", "h:", "h:65536", "h:-1", "h:x"])
+def test_what_is_no_address_to_listen_on_is_refused(raw: str) -> None:
+    assert problems(BIND=raw)[0].startswith("BIND: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WEB_CONCURRENCY", "0"),
+        ("WORKER_CONCURRENCY", "1e3"),
+        ("BYBIT_IP_REQUESTS_PER_5S", "601"),
+        ("JWT_TTL_S", "86401"),
+        ("JWT_TTL_S", "٣"),
+        ("EGRESS_ID", "a b"),
+        ("CONSOLE", "yes"),
+        ("LOG_FORMAT", "xml"),
+        ("JWT_ALGORITHM", "none"),
+        ("JWT_ALGORITHM", "RS256"),
+    ],
+)
+def test_values_out_of_range_are_refused(name: str, value: str) -> None:
+    assert len(problems(**{name: value})) == 1
+
+
+def test_a_public_key_file_must_be_there(tmp_path: Path) -> None:
+    found = problems(JWT_ALGORITHM="RS256", JWT_PUBLIC_KEY_FILE=str(tmp_path / "no.pem"))
+    assert any(problem.startswith("JWT_PUBLIC_KEY_FILE: ") for problem in found)
+
+
+def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {**REQUIRED, "EGRESS_ID": "here"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert Settings.from_env().egress_id == "here"
