@@ -2,6 +2,8 @@
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.exchange_sim.conftest import Desk
 
@@ -295,3 +297,47 @@ def test_a_reset_forgets_everything_but_the_sequence(desk: Desk) -> None:
     assert desk.world.market.marks["BTCUSDT"] == 61450
     assert desk.done("GET", "counters")["requests"] == 1
     assert desk.done("GET", "truth")["entries"][0]["seq"] == seq + 1
+
+
+CALLS = [
+    (method, path)
+    for path in (
+        "accounts/1",
+        "accounts/2",
+        "keys/k",
+        "keys/sim-key-00001",
+        "market",
+        "limits",
+        "counters",
+        "truth",
+        "clock",
+    )
+    for method in ("POST", "PUT", "GET")
+] + [("POST", "faults"), ("POST", "ban"), ("DELETE", "ban"), ("GET", "figures/1")]
+WORDS = (  # noqa: SIM905 - a list of fifty lines reads worse
+    "wallet positions orders cancel fill trade close closed drop margin_mode hedge symbol side size avg_price quantity "
+    "price order_id position_idx leverage USDT wallet_balance api_key api_secret keys secret user permissions ips "
+    "expires_ms marks usd_prices market_frozen requests window_s per_endpoint mark after limit capacity keep_bodies "
+    "skew_ms kind options endpoint times seconds probability address settle_coin"
+).split()
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.floats(allow_nan=False)
+    | st.sampled_from(["BTCUSDT", "Buy", "x", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(CALLS), st.dictionaries(st.sampled_from(WORDS), JSON, max_size=5))
+def test_no_body_whatsoever_breaks_a_control_call(call: tuple[str, str], body: dict) -> None:
+    desk = Desk(users=1, frozen=True)
+    before = dict(desk.world.accounts)
+    answer = desk.control(*call, body)
+    assert answer.status in (200, 400, 404), answer
+    if answer.status != 200:
+        assert desk.world.accounts == before
+    assert desk.control("GET", "market").status == 200
