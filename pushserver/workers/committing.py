@@ -1,0 +1,71 @@
+"""Makes each type that is whole out of the round's answers and commits it on its own."""
+
+from __future__ import annotations
+
+import logging
+
+from pushserver.errors import AnswerMalformed, ClockSkew, ExchangeError
+from pushserver.events import EncodedUpdate, encode_update
+from pushserver.model import AccountData, DataType
+from pushserver.observers import StateCommitted
+from pushserver.workers.failing import spoil
+from pushserver.workers.plan import RoundPlan
+from pushserver.workers.round_state import RoundState
+from pushserver.workers.timing import NEEDS
+
+logger = logging.getLogger(__name__)
+
+#: After an answer that was older than what is stored.
+STALE_AGAIN_MS = 1_000
+
+
+def commit_all(state: RoundState, plan: RoundPlan) -> None:
+    """Raises StoreUnavailable; what cannot be mapped is reported and waits, the other types go out."""
+    served = plan.served()
+    for data_type in (kind for kind in DataType if kind in served):
+        as_of_ms = min(state.answers[part].as_of_ms for part in NEEDS[data_type] if part in state.answers)
+        update = _encoded(state, plan, data_type, as_of_ms)
+        if update is not None:
+            _commit(state, data_type, update, as_of_ms)
+
+
+def _commit(state: RoundState, data_type: DataType, update: EncodedUpdate, as_of_ms: int) -> None:
+    done = state.tools.states.commit(state.user_id, data_type, update, as_of_ms)
+    age_s = (state.tools.clock.wall_ms() - as_of_ms) / 1000
+    state.tools.observer.record(
+        StateCommitted(state.user_id, state.round_id, data_type, done.result, age_s, done.listeners)
+    )
+    row = state.memo.types[data_type]
+    if done.result == "stale":
+        row.code, row.retry_ms = ClockSkew.code, state.now_ms() + STALE_AGAIN_MS
+    else:
+        row.good_ms, row.failures, row.retry_ms, row.code = state.now_ms(), 0, 0, ""
+
+
+def _encoded(state: RoundState, plan: RoundPlan, data_type: DataType, as_of_ms: int) -> EncodedUpdate | None:
+    error: ExchangeError
+    try:
+        data = _mapped(state, plan, data_type)
+        return encode_update(data_type, state.user_id, data, as_of_ms, state.tools.clock.wall_ms())
+    except ExchangeError as failure:
+        error = failure
+    except Exception:
+        # A mapper that stumbles over one user's rows must not take that user's other types along.
+        logger.exception("round %s: %s could not be mapped", state.round_id, data_type.value)
+        error = AnswerMalformed("mapping failed")
+    spoil(state, [data_type], error, NEEDS[data_type][0].value)
+    return None
+
+
+def _mapped(state: RoundState, plan: RoundPlan, data_type: DataType) -> AccountData:
+    figures = state.tools.figures
+    rows = state.answers[NEEDS[data_type][0]].rows
+    if data_type is DataType.BALANCE:
+        return figures.balance(rows)
+    if data_type is DataType.POSITIONS:
+        return figures.positions(rows)
+    if data_type is DataType.ORDERS:
+        return figures.orders(rows)
+    if plan.realized is None or plan.today is None:
+        raise AnswerMalformed("pnl lacks a figure")
+    return figures.pnl(rows, plan.realized, plan.today)

@@ -1,0 +1,213 @@
+"""One fetch round of one user: ask what is due, commit what is whole, tell what is late.
+
+A round knows nothing of pools, leases or processes. Whatever one resource or one type does wrong touches the types
+that need it and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from threading import Lock
+
+from pushserver.bus.schedule import spread
+from pushserver.errors import ExchangeError, ExchangeUnavailable, KeyRefused, StoreUnavailable
+from pushserver.exchange.port import Answer
+from pushserver.model import Credentials, DataType, Freshness
+from pushserver.workers import committing, failing, stopping
+from pushserver.workers.asking import Silenced
+from pushserver.workers.memo import Resource
+from pushserver.workers.plan import RoundPlan
+from pushserver.workers.round_state import RoundState, midnight_ms
+from pushserver.workers.timing import GRACE_S, IDLE_S, Moment, failing_code
+
+#: A whole round's time at the exchange; well within the lease of a claim.
+ROUND_DEADLINE_S = 8.0
+#: After a pause of the address users come back one after another, over so many seconds.
+RESUME_SPREAD_S = 5.0
+#: A round that takes this long lets the lateness of its types be told while it is still waiting.
+SLOW_ROUND_S = 1.0
+#: Rounds that begin this late mean, when they repeat, that the workers cannot keep up.
+OVERDUE_S = 2.0
+#: What was due, but came to no whole figures although nothing failed, is asked again after this.
+AGAIN_S = 1.0
+UNSETTLED = "exchange_unsettled"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """``result``: ok, failed or idle. ``next_due_in_s`` None: nobody listens any more, drop the user."""
+
+    result: str
+    next_due_in_s: float | None
+    requests: int = 0
+    code: str = ""
+
+
+class Round:
+    """``run`` it once; ``tell_if_late`` may be called from another greenlet meanwhile."""
+
+    def __init__(self, state: RoundState) -> None:
+        self.state = state
+        self._status_lock = Lock()
+        self._concluding = False
+        self._inverse_marks: Mapping[str, Decimal] = {}
+
+    def run(self) -> Ending:
+        """Raises StoreUnavailable: the round is lost, and so is what it learnt."""
+        state, memo = self.state, self.state.memo
+        memo.listeners_changed(state.watched, state.now_ms())
+        memo.late_rounds = memo.late_rounds + 1 if state.claim.overdue_s > OVERDUE_S else 0
+        if not state.watched:
+            return self._idle()
+        credentials = stopping.usable_credentials(state)
+        if credentials is None:
+            return self._stopped() if memo.stop else self._end()
+        memo.use_key(credentials.version)
+        moment = state.moment()
+        plan = RoundPlan(memo, state.watched, moment, state.tools.timing)
+        due = state.tools.timing.due_types(memo, state.watched, moment)
+        refused = self._read_all(plan, credentials, moment)
+        if not state.tools.credentials.is_current(state.user_id, credentials.version):
+            # The key was replaced under way: these answers may be another account's. Nothing of them is kept.
+            return Ending("failed", 0.0, state.requests, "key_changed")
+        if refused is not None:
+            stopping.stop(state, refused, credentials.version)
+            return self._stopped()
+        committing.commit_all(state, plan)
+        plan.remember()
+        self._calm_the_unserved(plan, due)
+        return self._end()
+
+    def tell_if_late(self) -> None:
+        """For the pool, while the round waits for the exchange: its phones must not wait as long.
+
+        Raises StoreUnavailable.
+        """
+        state = self.state
+        if state.elapsed_s() < SLOW_ROUND_S:
+            return
+        with self._status_lock:
+            if self._concluding:
+                return
+            now_ms = state.now_ms()
+            for data_type in state.watched:
+                row = state.memo.types[data_type]
+                late = now_ms >= state.tools.timing.late_at_ms(state.memo, data_type)
+                if late and row.status in ("", Freshness.LIVE.value):
+                    self._publish(data_type, Freshness.DELAYED, ExchangeUnavailable.code)
+
+    def _idle(self) -> Ending:
+        """Nobody listens: no request; after a while the user is dropped."""
+        memo, now_ms = self.state.memo, self.state.now_ms()
+        if not 0 < memo.heard_ms <= now_ms:
+            memo.heard_ms = now_ms
+        left_s = GRACE_S - (now_ms - memo.heard_ms) / 1000
+        return Ending("idle", None if left_s <= 0 else min(IDLE_S, left_s))
+
+    def _stopped(self) -> Ending:
+        state = self.state
+        code = state.memo.stop.code if state.memo.stop else ""
+        with self._status_lock:
+            self._concluding = True
+            for data_type in state.watched:
+                self._publish(data_type, Freshness.STOPPED, code)
+        return Ending("failed" if state.requests else "idle", stopping.CHECK_S, state.requests, code)
+
+    def _read_all(self, plan: RoundPlan, credentials: Credentials, moment: Moment) -> KeyRefused | None:
+        """Ask until the plan is content; the refusal when the key was refused."""
+        while (resource := plan.next_request()) is not None:
+            try:
+                answer = self._ask(resource, credentials, moment)
+            except KeyRefused as error:
+                return error
+            except Silenced as silenced:
+                self.state.silenced = silenced
+                self.state.failure = silenced.code
+                plan.failed(resource)
+                return None
+            except ExchangeError as error:
+                failing.resource_failed(self.state, resource, error)
+                plan.failed(resource)
+            else:
+                self.state.answers[resource] = answer
+                self._learn(plan, resource, answer, moment)
+        return None
+
+    def _ask(self, resource: Resource, credentials: Credentials, moment: Moment) -> Answer:
+        state = self.state
+        deadline_s = state.started_s + ROUND_DEADLINE_S
+        try:
+            answer = state.tools.asking.ask(resource, credentials, midnight_ms(moment.date), deadline_s)
+        except ExchangeError:
+            state.requests += 1
+            raise
+        state.requests += answer.requests
+        if resource is Resource.CLOSED_PNL and state.tools.figures.needs_inverse_marks(answer.rows):
+            self._inverse_marks = state.tools.asking.inverse_marks(deadline_s)
+            state.requests += 1
+        return answer
+
+    def _learn(self, plan: RoundPlan, resource: Resource, answer: Answer, moment: Moment) -> None:
+        """Give the plan what it decides by; figures that cannot be had spoil pnl alone."""
+        state, figures, rows = self.state, self.state.tools.figures, answer.rows
+        try:
+            if resource is Resource.POSITIONS:
+                plan.positions_read(figures.positions_trace(rows))
+            elif resource is Resource.WALLET:
+                plan.wallet_read(figures.realized(rows), figures.wallet_trace(rows))
+            elif resource is Resource.CLOSED_PNL:
+                today = figures.today(rows, midnight_ms(moment.date), self._inverse_marks)
+                plan.closed_read(today, figures.closed_trace(rows))
+            else:
+                plan.orders_read()
+        except ExchangeError as error:
+            failing.spoil(state, state.watched & {DataType.PNL}, error, resource.value)
+            if resource is Resource.WALLET:
+                plan.wallet_read(None, None)
+            else:
+                plan.closed_read(None, None)
+
+    def _calm_the_unserved(self, plan: RoundPlan, due: frozenset[DataType]) -> None:
+        """What was due and neither came nor failed (the holdings changed all the time) is not asked at once."""
+        state = self.state
+        again_ms = state.now_ms() + round(AGAIN_S * 1000)
+        for data_type in due - plan.served():
+            row = state.memo.types[data_type]
+            row.retry_ms = max(row.retry_ms, again_ms)
+            if state.silenced is None and not failing_code(state.memo, data_type):
+                row.code = UNSETTLED
+
+    def _end(self) -> Ending:
+        state = self.state
+        self._tell_freshness()
+        result = "failed" if state.failure else "ok"
+        if state.silenced is not None:
+            left_s = state.silenced.left_s
+            next_s = left_s + min(RESUME_SPREAD_S, left_s) * spread(state.user_id)
+        else:
+            next_s = state.tools.timing.next_round_in_s(
+                state.memo, state.watched, state.moment(), state.tools.rng
+            )  # fmt: skip
+        return Ending(result, next_s, state.requests, state.failure)
+
+    def _tell_freshness(self) -> None:
+        state, memo = self.state, self.state.memo
+        now_ms, silenced = state.now_ms(), state.silenced
+        with self._status_lock:
+            self._concluding = True
+            for data_type in state.watched:
+                late_at_ms = state.tools.timing.late_at_ms(memo, data_type)
+                code = failing_code(memo, data_type)
+                if silenced is not None and silenced.until_ms > late_at_ms:
+                    self._publish(data_type, Freshness.DELAYED, silenced.code, silenced.until_ms)
+                elif code and now_ms >= late_at_ms:
+                    self._publish(data_type, Freshness.DELAYED, code)
+                elif memo.late_rounds > 1:
+                    self._publish(data_type, Freshness.DELAYED, StoreUnavailable.code)
+                elif not code and memo.types[data_type].good_ms and now_ms < late_at_ms:
+                    self._publish(data_type, Freshness.LIVE, "")
+
+    def _publish(self, data_type: DataType, state: Freshness, reason: str, until_ms: int | None = None) -> None:
+        self.state.tools.statuses.tell(self.state.user_id, self.state.memo, data_type, state, reason, until_ms)

@@ -1,0 +1,212 @@
+"""Drives the rounds: claims users while slots are free, runs each in a greenlet, gives every claim back.
+
+Redis may be away for any time: then nothing is claimed, what was under way is given back when it returns, and each
+change is reported once.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Pool
+
+from pushserver.bus.memos import Memos
+from pushserver.bus.schedule import Claim, SchedulePort
+from pushserver.errors import StoreUnavailable
+from pushserver.model import DataType
+from pushserver.observers import LifecycleReported, RoundFinished, UsersClaimed
+from pushserver.workers.backoff import next_delay
+from pushserver.workers.fetching import Ending, Round
+from pushserver.workers.memo import Memo
+from pushserver.workers.round_state import RoundState, Tools
+
+logger = logging.getLogger(__name__)
+
+#: How long a claim is held; after a kill -9 the users wait for its end.
+LEASE_S = 12.0
+#: A round is cut off here, whatever it hangs on: time is left to give the user back within the lease.
+ROUND_LIMIT_S = 11.0
+#: Between looks into an empty schedule: a first subscriber waits this long at most.
+POLL_S = 0.05
+#: Users claimed at once.
+BATCH = 50
+#: Between attempts while Redis is away.
+RETRY_PAUSES_S = (0.1, 0.3, 0.7, 1.5)
+#: How often rounds under way are looked at for phones to be told.
+LATE_CHECK_S = 0.5
+
+
+class WorkerPool:
+    """One push worker's rounds. ``concurrency`` is how many run at the same time.
+
+    ``stop`` takes no more users; ``drain`` waits for those under way and gives back the rest.
+    """
+
+    def __init__(self, schedule: SchedulePort, memos: Memos, tools: Tools, concurrency: int, holder: str) -> None:
+        self._schedule = schedule
+        self._memos = memos
+        self._tools = tools
+        self._pool = Pool(concurrency)
+        self._holder = holder
+        self._stopping = Event()
+        self._rounds: dict[Claim, Round] = {}
+        self._unreturned: list[Claim] = []
+        self._lost_at_s: float | None = None
+
+    def run(self) -> None:
+        """Claim and serve until ``stop``."""
+        teller = gevent.spawn(self._tell_late_ones)
+        attempt = 0
+        while not self._stopping.is_set():
+            if not self._wait_for_a_slot():
+                continue
+            try:
+                self._return_lost_claims()
+                claimed = self._claim()
+            except StoreUnavailable as error:
+                self._store_lost(error)
+                self._stopping.wait(RETRY_PAUSES_S[min(attempt, len(RETRY_PAUSES_S) - 1)])
+                attempt += 1
+                continue
+            attempt = 0
+            self._store_found()
+            if not claimed:
+                self._stopping.wait(POLL_S)
+        teller.kill()
+
+    def stop(self) -> None:
+        """Take no more users; may be called from a signal handler."""
+        self._stopping.set()
+
+    def drain(self, deadline_s: float) -> int:
+        """Let rounds finish within ``deadline_s``; give back and return how many did not."""
+        self._pool.join(timeout=deadline_s)
+        unfinished = list(self._rounds)
+        self._pool.kill(timeout=1)
+        self._unreturned += [claim for claim in unfinished if claim not in self._unreturned]
+        try:
+            self._return_lost_claims()
+        except StoreUnavailable:
+            logger.warning(
+                "%d users could not be given back; they are due when their lease ends", len(self._unreturned)
+            )
+        return len(unfinished)
+
+    @property
+    def busy(self) -> int:
+        """Rounds under way."""
+        return len(self._rounds)
+
+    def _wait_for_a_slot(self) -> bool:
+        """False when there was none for a while, so that the caller may look whether to stop."""
+        return bool(self._pool.free_count() > 0 or self._pool.wait_available(timeout=0.5))
+
+    def _claim(self) -> int:
+        claims = self._schedule.claim(min(self._pool.free_count(), BATCH), LEASE_S, self._holder)
+        if not claims:
+            return 0
+        received_s = self._tools.clock.monotonic_s()
+        try:
+            users = [claim.user_id for claim in claims]
+            memos = self._memos.read(users)
+            watched = self._tools.states.watched(users)
+        except StoreUnavailable:
+            self._unreturned += claims
+            raise
+        self._tools.observer.record(UsersClaimed(len(claims), max(claim.overdue_s for claim in claims)))
+        for claim in claims:
+            memo = Memo.from_bytes(memos[claim.user_id])
+            self._start(claim, memo, watched[claim.user_id], received_s)
+        return len(claims)
+
+    def _start(self, claim: Claim, memo: Memo, watched: frozenset[DataType], received_s: float) -> None:
+        round_ = Round(RoundState(self._tools, claim, secrets.token_hex(4), memo, watched, received_s))
+        self._rounds[claim] = round_
+        self._pool.spawn(self._serve, round_)
+
+    def _serve(self, round_: Round) -> None:
+        """One round from claim to completion; nothing it does may end the worker."""
+        claim = round_.state.claim
+        try:
+            ending = self._run_limited(round_)
+            self._conclude(round_, ending)
+        except StoreUnavailable as error:
+            self._unreturned.append(claim)
+            self._report(round_, Ending("failed", None, code=error.code))
+        finally:
+            self._rounds.pop(claim, None)
+
+    def _run_limited(self, round_: Round) -> Ending:
+        crash = "deadline"
+        try:
+            with gevent.Timeout(ROUND_LIMIT_S, False):
+                ending = round_.run()
+                round_.state.memo.crashes = 0
+                return ending
+        except StoreUnavailable:
+            raise
+        except Exception:
+            # A user who makes the program stumble must not take the others along: it is logged and backs off.
+            logger.exception("round %s of user %d crashed", round_.state.round_id, round_.state.user_id)
+            crash = "internal_error"
+        round_.state.memo.crashes += 1
+        return Ending("failed", 1.0 + next_delay(round_.state.memo.crashes, None, self._tools.rng), code=crash)
+
+    def _conclude(self, round_: Round, ending: Ending) -> None:
+        claim = round_.state.claim
+        if round_.state.elapsed_s() < LEASE_S:
+            # After the lease the memo belongs to whoever claimed the user since.
+            self._memos.write(claim.user_id, round_.state.memo.to_bytes())
+        if ending.next_due_in_s is None:
+            kept = self._schedule.drop(claim)
+        else:
+            kept = self._schedule.complete(claim, ending.next_due_in_s)
+        self._report(round_, ending if kept else Ending("lost", None, ending.requests, ending.code))
+
+    def _report(self, round_: Round, ending: Ending) -> None:
+        state = round_.state
+        self._tools.observer.record(
+            RoundFinished(
+                user_id=state.user_id,
+                round_id=state.round_id,
+                result=ending.result,
+                duration_s=state.elapsed_s(),
+                requests=ending.requests,
+                code=ending.code,
+            )
+        )
+
+    def _tell_late_ones(self) -> None:
+        while True:
+            gevent.sleep(LATE_CHECK_S)
+            for round_ in list(self._rounds.values()):
+                try:
+                    round_.tell_if_late()
+                except StoreUnavailable:
+                    break
+
+    def _return_lost_claims(self) -> None:
+        """Claims that ended while Redis was away: their users are due now, not when the lease ends."""
+        while self._unreturned:
+            self._schedule.complete(self._unreturned[-1], 0.0)
+            self._unreturned.pop()
+
+    def _store_lost(self, error: StoreUnavailable) -> None:
+        if self._lost_at_s is None:
+            self._lost_at_s = self._tools.clock.monotonic_s()
+            self._tools.observer.record(LifecycleReported("push worker", "redis lost", error.message))
+
+    def _store_found(self) -> None:
+        if self._lost_at_s is not None:
+            outage_s = self._tools.clock.monotonic_s() - self._lost_at_s
+            self._lost_at_s = None
+            self._tools.observer.record(LifecycleReported("push worker", "redis found", f"after {outage_s:.1f} s"))
+
+
+def holder_name(host: str, process_id: int, rng: random.Random) -> str:
+    """Names the process for people who look into Redis; unique even when a process id is used again."""
+    return f"{host}/{process_id}/{rng.getrandbits(24):06x}"

@@ -1,0 +1,77 @@
+"""What the parts of one round share: its user, its time, its answers so far, and the tools all rounds work with."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pushserver.bus.schedule import Claim
+from pushserver.bus.states import States
+from pushserver.clock import Clock
+from pushserver.exchange.port import Answer
+from pushserver.model import DataType
+from pushserver.observers import Observer
+from pushserver.workers.asking import Asking, Silenced
+from pushserver.workers.credentials import CredentialsCache
+from pushserver.workers.figures import Figures
+from pushserver.workers.memo import Memo, Resource
+from pushserver.workers.statuses import Statuses
+from pushserver.workers.timing import Moment, Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every round works with."""
+
+    asking: Asking
+    states: States
+    credentials: CredentialsCache
+    figures: Figures
+    timing: Timing
+    statuses: Statuses
+    observer: Observer
+    clock: Clock
+    rng: random.Random
+
+
+@dataclass(slots=True)
+class RoundState:
+    """``started_s``: when the claim was received, on our monotonic clock. ``memo`` is changed in place.
+
+    ``failure`` is the last failure's code; ``silenced`` is set when our address may not ask.
+    """
+
+    tools: Tools
+    claim: Claim
+    round_id: str
+    memo: Memo
+    watched: frozenset[DataType]
+    started_s: float
+    answers: dict[Resource, Answer] = field(default_factory=dict)
+    requests: int = 0
+    failure: str = ""
+    silenced: Silenced | None = None
+
+    @property
+    def user_id(self) -> int:
+        return self.claim.user_id
+
+    def elapsed_s(self) -> float:
+        return self.tools.clock.monotonic_s() - self.started_s
+
+    def now_ms(self) -> int:
+        """Redis's time now: its time at the claim and what has passed here since."""
+        return self.claim.at_ms + round(self.elapsed_s() * 1000)
+
+    def moment(self) -> Moment:
+        return Moment(self.now_ms(), utc_date(self.tools.clock.wall_ms()))
+
+
+def utc_date(wall_ms: int) -> str:
+    return datetime.fromtimestamp(wall_ms / 1000, UTC).date().isoformat()
+
+
+def midnight_ms(date: str) -> int:
+    """Milliseconds of 00:00 UTC at the beginning of ``date``."""
+    return int(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp() * 1000)

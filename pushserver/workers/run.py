@@ -1,0 +1,152 @@
+"""The push worker put together: reads top to bottom what it is made of, runs it, and ends it in order."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+import gevent
+
+from pushserver import logs
+from pushserver.accounts.store import AccountStore
+from pushserver.bus import keys, signals
+from pushserver.bus.connection import connect, listening_connection
+from pushserver.bus.listener import Listener
+from pushserver.bus.memos import Memos
+from pushserver.bus.pauses import Pauses
+from pushserver.bus.schedule import Schedule, SchedulePort
+from pushserver.bus.states import States
+from pushserver.clock import SystemClock
+from pushserver.errors import SettingsError, StoreUnavailable
+from pushserver.exchange.bybit import BybitExchange
+from pushserver.loop_lag import LoopLagProbe
+from pushserver.metrics import PrometheusObserver, serve_worker_metrics
+from pushserver.observers import LifecycleReported, Observer, Observers
+from pushserver.settings import Settings
+from pushserver.workers.asking import Asking
+from pushserver.workers.credentials import CredentialsCache
+from pushserver.workers.figures import Figures
+from pushserver.workers.pool import WorkerPool, holder_name
+from pushserver.workers.round_state import Tools
+from pushserver.workers.statuses import Statuses
+from pushserver.workers.timing import Timing
+
+EXIT_STOPPED = 0
+EXIT_SETTINGS_WRONG = 2
+EXIT_FORCED = 130
+#: How long rounds under way may take once the worker is told to stop.
+DRAIN_S = 10.0
+#: How often keys that nobody can use any more leave the memory.
+FORGET_EVERY_S = 60.0
+
+
+def main() -> int:
+    """Run one push worker until it is told to stop; the exit code."""
+    try:
+        settings = Settings.from_env()
+    except SettingsError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)  # noqa: T201 - there is no logging yet
+        return EXIT_SETTINGS_WRONG
+    return run(settings)
+
+
+def run(settings: Settings) -> int:
+    clock = SystemClock()
+    rng = random.Random()  # noqa: S311 - spreads load, guards nothing
+    logs.configure(settings.log_format, settings.log_level)
+    metrics = PrometheusObserver(side="worker")
+    observer = Observers([logs.LoggingObserver("worker"), metrics])
+
+    redis_client = connect(settings.redis_url, max_connections=settings.worker_concurrency + 50)
+    schedule = Schedule(redis_client)
+    states = States(redis_client, clock)
+    accounts = AccountStore.open(settings.database_url, settings.credentials_keys, clock)
+    credentials = CredentialsCache(accounts, clock)
+    exchange = BybitExchange(settings.bybit_rest_url, settings.bybit_markets, clock, observer)
+    tools = Tools(
+        asking=Asking(exchange, Pauses(redis_client, settings.egress_id), clock, observer),
+        states=states,
+        credentials=credentials,
+        figures=Figures(settings.bybit_markets),
+        timing=Timing(settings.push_intervals),
+        statuses=Statuses(states, observer),
+        observer=observer,
+        clock=clock,
+        rng=rng,
+    )
+    holder = holder_name(socket.gethostname(), os.getpid(), rng)
+    pool = WorkerPool(schedule, Memos(redis_client), tools, settings.worker_concurrency, holder)
+    # The pool reports a lost Redis; of the listener's own ups and downs nobody needs a second line.
+    listener = Listener(
+        listening_connection(settings.redis_url),
+        redis_client,
+        clock,
+        Observer(),
+        on_signal(credentials, schedule),
+        lambda: None,
+    )
+    port = serve_worker_metrics(settings.worker_metrics_bind, metrics.registry)
+
+    stop_on_signals(pool)
+    listener.start()
+    gevent.spawn(forget_old_keys, credentials)
+    LoopLagProbe("worker", clock, observer).start()
+    observer.record(LifecycleReported("push worker", "started", f"{holder}, metrics on port {port}"))
+    pool.run()
+
+    observer.record(LifecycleReported("push worker", "stopping", f"{pool.busy} rounds under way"))
+    given_back = pool.drain(DRAIN_S)
+    listener.stop()
+    accounts.close()
+    observer.record(LifecycleReported("push worker", "stopped", f"{given_back} rounds given back"))
+    return EXIT_STOPPED
+
+
+def stop_on_signals(pool: WorkerPool) -> None:
+    """The first TERM or INT ends the worker in order, the second at once."""
+    received: list[int] = []
+
+    def handle() -> None:
+        received.append(1)
+        if len(received) > 1:
+            os._exit(EXIT_FORCED)
+        pool.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, handle)
+
+
+def on_signal(credentials: CredentialsCache, schedule: SchedulePort) -> Callable[[bytes, bytes], None]:
+    """What the bus listener calls: a changed key is forgotten, and its user served at once."""
+
+    def wake(user_id: int) -> None:
+        try:
+            schedule.wake([user_id])
+        except StoreUnavailable:
+            # The signal only makes things quick: a stopped user's key is looked at every few seconds anyway.
+            return
+
+    def on_message(channel: bytes, payload: bytes) -> None:
+        if channel != keys.SIGNALS_CHANNEL.encode():
+            return
+        told = signals.parse(payload)
+        if told is not None and told.kind in (
+            signals.SignalKind.KEY_CHANGED,
+            signals.SignalKind.USER_DISABLED,
+            signals.SignalKind.USER_ENABLED,
+        ):
+            credentials.forget(told.user_id)
+            gevent.spawn(wake, told.user_id)
+
+    return on_message
+
+
+def forget_old_keys(credentials: CredentialsCache) -> None:
+    while True:
+        gevent.sleep(FORGET_EVERY_S)
+        credentials.forget_old()
