@@ -26,17 +26,18 @@ def decimal_of(value: object, field: str) -> Decimal:
     Raises:
         AnswerMalformed: blank (``""``, None), NaN, infinite, boolean, not a number, or absurdly long or large.
     """
-    if isinstance(value, str) and len(value) <= MAX_DIGITS and FIGURE.fullmatch(value):
-        figure = Decimal(value)
-    elif type(value) is int and -LARGEST < value < LARGEST:
-        figure = Decimal(value)
-    elif type(value) is float:
-        # repr is the shortest text that means this float, hence what the exchange wrote.
-        figure = Decimal(repr(value))
+    if isinstance(value, str):
+        written = value
+    elif type(value) is int or type(value) is float:
+        # repr of a float is the shortest text that means it, hence what the exchange wrote.
+        written = repr(value)
     else:
         raise AnswerMalformed(f"{field} holds no number")
-    if not figure.is_finite() or abs(figure) >= LARGEST:
+    if len(written) > MAX_DIGITS or not FIGURE.fullmatch(written):
         raise AnswerMalformed(f"{field} holds no number")
+    figure = Decimal(written)
+    if abs(figure) >= LARGEST:
+        raise AnswerMalformed(f"{field} holds no number of a sensible size")
     return figure
 
 

@@ -1,0 +1,255 @@
+"""What Bybit's refusals mean to us: the one table of codes, and how an answer is judged from its raw bytes.
+
+Judged here and not by pybit, whose exceptions lose the code, the headers or the body on the way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from pushserver.errors import (
+    AddressBanned,
+    AnswerMalformed,
+    ClockSkew,
+    ExchangeError,
+    ExchangeUnavailable,
+    KeyRefused,
+    RateLimited,
+    RequestRejected,
+)
+from pushserver.exchange.port import Endpoint
+
+#: Bybit asks for ten minutes of silence after a ban.
+BAN_S = 600.0
+#: Bounds within which a hint of the exchange is believed.
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 60.0
+#: Limits are per rolling second: what to wait when the answer does not say.
+UNTOLD_PAUSE_S = 1.0
+LONGEST_TEXT = 120
+RESET_HEADER = "x-bapi-limit-reset-timestamp"
+PUBLIC = frozenset({Endpoint.SERVER_TIME, Endpoint.TICKERS})
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """``message`` is for the user; ``quoted`` adds the exchange's own words, cleaned."""
+
+    failure: type[ExchangeError]
+    code: str
+    message: str
+    quoted: bool = False
+    retry_after_s: float | None = None
+
+
+def _clock() -> Meaning:
+    return Meaning(ClockSkew, "exchange_clock_skew", "The exchange refused the time of our request.")
+
+
+def _key(code: str, message: str) -> Meaning:
+    return Meaning(KeyRefused, code, message)
+
+
+def _busy() -> Meaning:
+    return Meaning(ExchangeUnavailable, "exchange_unavailable", "The exchange is not answering properly at the moment.")
+
+
+def _rejected(message: str = "The exchange rejected our request.") -> Meaning:
+    return Meaning(RequestRejected, "exchange_request_rejected", message, quoted=True)
+
+
+def _banned() -> Meaning:
+    return Meaning(
+        AddressBanned,
+        "exchange_address_banned",
+        "The exchange has paused requests from our address.",
+        retry_after_s=BAN_S,
+    )
+
+
+REGION_BLOCKED = Meaning(
+    AddressBanned,
+    "exchange_region_blocked",
+    "The exchange does not serve the region of our address.",
+    retry_after_s=BAN_S,
+)
+RATE_LIMITED = Meaning(RateLimited, "exchange_rate_limited", "Too many requests for this account; pausing briefly.")
+EXPIRED = _key("key_expired", "The API key has expired. Renew it at the exchange.")
+BLOCKED = "account_blocked"
+
+#: Every code of section 3 and 9 of the notes on the API; anything else is ``UNKNOWN``.
+MEANINGS: Mapping[int, Meaning] = {
+    -1: _clock(),
+    10002: _clock(),
+    10003: _key("key_invalid", "The exchange does not know this API key. Enter a new one."),
+    10004: _key("key_signature", "The API secret does not match the API key. Enter both again."),
+    10005: _key("key_permission", "The API key lacks a permission to read this, or it has expired."),
+    10006: RATE_LIMITED,
+    10007: _key("key_invalid", "The exchange could not identify the user of this API key. Enter a new one."),
+    10008: _key(BLOCKED, "The exchange has banned this account, or its account mode does not allow reading it."),
+    10009: _key(BLOCKED, "The exchange does not serve this account's region."),
+    10010: _key("key_ip_not_allowed", "The API key does not allow our server's address. Add it at the exchange."),
+    10024: _key(BLOCKED, "The exchange has closed this product to the account for compliance reasons."),
+    10027: _key(BLOCKED, "The exchange has banned this account from trading."),
+    33004: EXPIRED,
+    -2015: EXPIRED,
+    10000: _busy(),
+    10016: _busy(),
+    10019: _busy(),
+    429: _busy(),
+    10018: _banned(),
+    10001: _rejected(),
+    10014: _rejected(),
+    10017: _rejected(),
+    10029: _rejected("The exchange does not allow this symbol for the API key."),
+    10028: _rejected("The exchange answers this only for unified accounts. Upgrade the account there."),
+    10032: _rejected("The exchange does not answer this in demo trading."),
+    100028: _rejected("The exchange does not answer this for unified accounts."),
+}
+UNKNOWN = Meaning(
+    ExchangeUnavailable, "exchange_unavailable", "The exchange answered with an unknown error.", quoted=True
+)  # fmt: skip
+KEY_NOT_ACCEPTED = _key("key_invalid", "The exchange did not accept the API key.")
+WRONG_REQUEST = _rejected()
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """One HTTP answer; header names in lower case, ``body`` decompressed."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def envelope_of(endpoint: Endpoint, raw: RawAnswer, server_now_ms: int) -> Mapping[str, Any]:
+    """The parsed envelope of a successful answer (``retCode`` 0); ``server_now_ms`` turns a reset stamp into a wait.
+
+    Raises:
+        ExchangeError: any other answer, as the class and code its raw bytes stand for.
+    """
+    if raw.status != 200:
+        raise _by_status(endpoint, raw, server_now_ms)
+    body = _parsed(raw.body)
+    if not isinstance(body, dict):
+        raise _malformed(endpoint, "the answer is no JSON object")
+    code = ret_code_of(body)
+    if code is None:
+        raise _malformed(endpoint, "the answer holds no usable code")
+    if code:
+        raise _by_code(endpoint, code, body, raw.headers, server_now_ms)
+    if type(body.get("retCode")) is not int:
+        raise _malformed(endpoint, "the answer is not in the form of this API version")
+    return body
+
+
+def ret_code_of(body: Mapping[str, Any]) -> int | None:
+    """The code whether it came as a number or as text, under today's name or the older one; None without one."""
+    value = body.get("retCode", body.get("ret_code"))
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value):
+        return int(value)
+    return value if type(value) is int else None
+
+
+def time_of(body: object) -> int | None:
+    """The envelope's stamp in Unix ms where it is one."""
+    value = body.get("time") if isinstance(body, Mapping) else None
+    return value if type(value) is int and 0 < value < 10**14 else None
+
+
+def cleaned(text: object) -> str:
+    """The exchange's words made fit for a log line and a phone: short, printable, without anything like a key."""
+    if not isinstance(text, str):
+        return ""
+    printable = "".join(character if character.isprintable() else " " for character in text[: 10 * LONGEST_TEXT])
+    # Refused signatures come back with the string to sign in brackets, API key and query included.
+    shown = re.sub(r"\[[^\]]*(?:\]|$)|[0-9A-Za-z+/=_-]{18,}", "…", printable)
+    return " ".join(shown.split())[:LONGEST_TEXT]
+
+
+def _by_status(endpoint: Endpoint, raw: RawAnswer, server_now_ms: int) -> ExchangeError:
+    status = raw.status
+    if status == 403:
+        return _failure(_meaning_of_403(raw), endpoint, status)
+    if status == 401 and endpoint not in PUBLIC:
+        return _failure(KEY_NOT_ACCEPTED, endpoint, status)
+    if status == 429:
+        return _failure(MEANINGS[429], endpoint, status, retry_after_s=_retry_after_s(raw.headers))
+    if 300 <= status < 400:
+        return ExchangeUnavailable(
+            "The exchange wanted to send us elsewhere, which we do not follow.",
+            code="exchange_redirect",
+            endpoint=endpoint.value,
+            exchange_code=status,
+        )
+    if 400 <= status < 500:
+        body = _parsed(raw.body)
+        code = ret_code_of(body) if isinstance(body, dict) else None
+        if isinstance(body, dict) and code is not None and code in MEANINGS:
+            return _by_code(endpoint, code, body, raw.headers, server_now_ms)
+        return _failure(WRONG_REQUEST if endpoint not in PUBLIC else _busy(), endpoint, status)
+    if status >= 500:
+        return _failure(_busy(), endpoint, status)
+    return _malformed(endpoint, "the answer has a status without meaning here", status)
+
+
+def _meaning_of_403(raw: RawAnswer) -> Meaning:
+    """Too many requests are answered with a line of text or JSON, a region that is not served with a page."""
+    text = raw.body[:65_536].decode("utf-8", "replace").lower()
+    is_page = "html" in raw.headers.get("content-type", "") or text.lstrip().startswith("<")
+    return REGION_BLOCKED if is_page and "access too frequent" not in text else _banned()
+
+
+def _by_code(
+    endpoint: Endpoint, code: int, body: Mapping[str, Any], headers: Mapping[str, str], server_now_ms: int
+) -> ExchangeError:  # fmt: skip
+    meaning = MEANINGS.get(code, UNKNOWN)
+    retry_after_s = _reset_in_s(headers, server_now_ms) if meaning is RATE_LIMITED else None
+    return _failure(meaning, endpoint, code, retry_after_s, cleaned(body.get("retMsg", body.get("ret_msg"))))
+
+
+def _failure(
+    meaning: Meaning, endpoint: Endpoint, exchange_code: int, retry_after_s: float | None = None, quote: str = ""
+) -> ExchangeError:  # fmt: skip
+    message = f"{meaning.message} ({quote})" if meaning.quoted and quote else meaning.message
+    return meaning.failure(
+        message,
+        code=meaning.code,
+        endpoint=endpoint.value,
+        exchange_code=exchange_code,
+        retry_after_s=meaning.retry_after_s if retry_after_s is None else retry_after_s,
+    )
+
+
+def _malformed(endpoint: Endpoint, what: str, exchange_code: int | None = 200) -> AnswerMalformed:
+    return AnswerMalformed(
+        f"The exchange sent something unusable: {what}.", endpoint=endpoint.value, exchange_code=exchange_code
+    )
+
+
+def _parsed(body: bytes) -> object:
+    """The JSON value; None for what is no JSON, which NaN, Infinity and half documents are not."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _reset_in_s(headers: Mapping[str, str], server_now_ms: int) -> float:
+    stamp = headers.get(RESET_HEADER, "").strip()
+    if not re.fullmatch(r"[0-9]{1,16}", stamp):
+        return UNTOLD_PAUSE_S
+    return _within_bounds((int(stamp) - server_now_ms) / 1000)
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    seconds = headers.get("retry-after", "").strip()
+    return _within_bounds(float(seconds)) if re.fullmatch(r"[0-9]{1,9}", seconds) else None
+
+
+def _within_bounds(seconds: float) -> float:
+    return min(max(seconds, SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
