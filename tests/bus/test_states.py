@@ -8,7 +8,7 @@ import pytest
 
 from pushserver.bus import keys
 from pushserver.bus.connection import connect
-from pushserver.bus.states import States
+from pushserver.bus.states import Commit, States
 from pushserver.clock import ManualClock, SystemClock
 from pushserver.errors import StoreUnavailable
 from pushserver.events import encode_update
@@ -155,3 +155,30 @@ def test_G03_a_lost_redis_is_an_error_of_the_committer_not_a_silent_drop():
         lost.read([(4, DataType.PNL)])
     with pytest.raises(StoreUnavailable):
         lost.watched([4])
+
+
+def test_many_commits_go_in_one_round_trip_with_a_result_each(client, states):
+    commit(states, "10", NOW_MS)
+    wanted = [
+        Commit(user_id, DataType.BALANCE, encode_update(DataType.BALANCE, user_id, balance(total), when, when), when)
+        for user_id, total, when in [(4, "10", NOW_MS + 1), (5, "7", NOW_MS), (5, "8", NOW_MS + 2), (4, "9", NOW_MS)]
+    ]
+    results = states.commit_many(wanted)
+    assert [result.result for result in results] == ["unchanged", "published", "published", "stale"]
+    assert results[1].seq < results[2].seq
+    [four, five] = states.read([(4, DataType.BALANCE), (5, DataType.BALANCE)])
+    assert four.confirmed_ms == NOW_MS + 1
+    assert five.seq == results[2].seq
+
+
+def test_many_commits_succeed_on_a_redis_that_never_saw_the_script(client, states):
+    client.script_flush()
+    update = encode_update(DataType.BALANCE, 4, balance("10"), NOW_MS, NOW_MS)
+    assert [r.result for r in states.commit_many([Commit(4, DataType.BALANCE, update, NOW_MS)])] == ["published"]
+
+
+def test_many_commits_without_redis_say_so():
+    states = States(connect(Secret("redis://127.0.0.1:1/0")), SystemClock())
+    update = encode_update(DataType.BALANCE, 4, balance("10"), NOW_MS, NOW_MS)
+    with pytest.raises(StoreUnavailable):
+        states.commit_many([Commit(4, DataType.BALANCE, update, NOW_MS)])
