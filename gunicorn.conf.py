@@ -8,6 +8,7 @@ worker imports it anew, so that a reload (HUP) brings new code whole.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Any
 
@@ -84,6 +85,9 @@ def when_ready(server: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """In the new worker: let go of what is the master's, and forget its imports of the program."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        # Until the worker has handlers of its own it has the master's, which would swallow the order to stop.
+        signal.signal(number, signal.SIG_DFL)
     server.metrics_endpoint.close_inherited()
     for name in [name for name in sys.modules if name.split(".")[0] == "pushserver"]:
         del sys.modules[name]

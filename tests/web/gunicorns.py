@@ -34,7 +34,11 @@ class Gunicorn:
         command = [str(Path(sys.executable).with_name("gunicorn")), "-k", "geventwebsocket", "-w", str(workers)]
         command += ["-b", self.bind, "tests.web.trivial_app:app"]
         self.process = Process("gunicorn", command, environment(**environ), folder)
-        wait_until(lambda: len(self.workers()) == workers and self.answers(), 20, "gunicorn")
+        try:
+            wait_until(lambda: self.log().count("application loaded") == workers and self.answers(), 20, "gunicorn")
+        except AssertionError:
+            self.process.stop()
+            raise
 
     def workers(self) -> list[int]:
         return self.process.children()

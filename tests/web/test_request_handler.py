@@ -169,7 +169,12 @@ def test_a_websocket_works_and_ends_without_a_trace(server: Gunicorn) -> None:
 
 
 def test_B11_the_token_of_a_request_is_in_no_log_whatever_becomes_of_it(server: Gunicorn) -> None:
-    for target in (f"/?token={CANARY}", f"/socket.io/?EIO=3&token={CANARY}", f"/fail?{CANARY}", f"/a b?token={CANARY}"):
+    for target in (
+        f"/?token={CANARY}",
+        f"/socket.io/?EIO=3&token={CANARY}",
+        f"/fail?token={CANARY}",
+        f"/a b?token={CANARY}",
+    ):
         server.ask(f"GET {target} HTTP/1.1\r\nAuthorization: Bearer {CANARY}\r\nConnection: close\r\n\r\n".encode())
     server.ask(upgrade(f"/socket.io/?EIO=3&transport=websocket&token={CANARY}"))
 

@@ -4,6 +4,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import logging
 import os
 
 from pushserver import logs
@@ -42,3 +43,4 @@ class TrivialApp:
 
 
 app = TrivialApp()
+logging.getLogger("trivial").warning("application loaded")
