@@ -24,7 +24,6 @@ from tests.web.gunicorns import Gunicorn, environment
 GUNICORN = str(Path(sys.executable).with_name("gunicorn"))
 OPEN = "push_connections_open"
 STARTED = 'push_connections_opened_total{carrier="payload"}'
-MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture
@@ -47,8 +46,11 @@ def effective_settings(*arguments: str, **environ: str) -> dict[str, str]:
     return dict(re.findall(r"^(\w+)\s+= (.*)$", done.stdout, re.MULTILINE))
 
 
-def metric_directories() -> set[Path]:
-    return set(MEMORY.glob("pushserver-metrics-*"))
+def metrics_directory(server: Gunicorn) -> Path:
+    """Where the workers' memory-mapped metric files are."""
+    mapped = {Path(file.path).parent for pid in server.workers() for file in psutil.Process(pid).memory_maps()}
+    (directory,) = {path for path in mapped if path.name.startswith("pushserver-metrics-")}
+    return directory
 
 
 def test_a_wrong_environment_ends_gunicorn_with_code_2_and_a_line_per_problem() -> None:
@@ -159,25 +161,23 @@ def test_a_reload_brings_the_programs_new_code_whole(tmp_path: Path) -> None:
 
 
 def test_stopping_leaves_no_process_no_file_and_code_0(tmp_path: Path) -> None:
-    before = metric_directories()
     server = Gunicorn(tmp_path, workers=2)
-    workers = server.workers()
-    assert not MEMORY.is_dir() or len(metric_directories() - before) == 1
+    workers, directory = server.workers(), metrics_directory(server)
+    assert directory.stat().st_mode & 0o777 == 0o700
     assert server.process.stop() == 0
-    assert metric_directories() <= before
+    assert not directory.exists()
     assert not any(psutil.pid_exists(pid) for pid in workers)
 
 
 def test_when_the_master_is_killed_everything_goes_and_the_next_start_cleans_up(tmp_path: Path) -> None:
-    before = metric_directories()
     server = Gunicorn(tmp_path, workers=2)
-    metrics_port, workers = server.metrics_port(), server.workers()
-    (left,) = metric_directories() - before
+    metrics_port, workers, left = server.metrics_port(), server.workers(), metrics_directory(server)
     server.process.kill()
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in workers), 5, "the workers to leave")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", metrics_port))
     (tmp_path / "second").mkdir()
+    assert left.exists()
     second = Gunicorn(tmp_path / "second")
     try:
         assert not left.exists()
