@@ -67,7 +67,9 @@ def run(settings: Settings) -> int:
     states = States(redis_client, clock)
     accounts = AccountStore.open(settings.database_url, settings.credentials_keys, clock)
     credentials = CredentialsCache(accounts, clock)
-    exchange = BybitExchange(settings.bybit_rest_url, settings.bybit_markets, clock, observer)
+    exchange = BybitExchange(
+        settings.bybit_rest_url, settings.bybit_markets, clock, observer, concurrency=settings.worker_concurrency
+    )
     tools = Tools(
         asking=Asking(exchange, Pauses(redis_client, settings.egress_id), clock, observer),
         states=states,

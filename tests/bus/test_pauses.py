@@ -1,0 +1,83 @@
+"""The gate in front of the exchange, shared by all processes of one address."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from pushserver.bus import pauses as pauses_module
+from pushserver.bus.connection import connect
+from pushserver.bus.memos import Memos
+from pushserver.bus.pauses import Pauses
+from pushserver.errors import StoreUnavailable
+from pushserver.model import Secret
+
+
+@pytest.fixture
+def client(redis_url: str) -> Any:
+    return connect(Secret(redis_url))
+
+
+def test_an_address_that_was_never_refused_is_open(client: Any) -> None:
+    assert Pauses(client, "here").gate().verdict == "open"
+
+
+def test_a_pause_holds_for_every_process_of_the_address_and_for_no_other(client: Any) -> None:
+    assert Pauses(client, "here").pause(600, "exchange_address_banned")
+    gate = Pauses(client, "here").gate()
+    assert (gate.verdict, gate.code) == ("paused", "exchange_address_banned")
+    assert 599 < gate.left_s <= 600
+    assert Pauses(client, "elsewhere").gate().verdict == "open"
+
+
+def test_a_pause_only_grows_and_its_end_stays_the_same_for_all(client: Any) -> None:
+    pauses = Pauses(client, "here")
+    assert pauses.pause(600, "exchange_address_banned")
+    until_ms = pauses.gate().until_ms
+    assert not pauses.pause(600, "exchange_address_banned"), "seen by a second process a moment later"
+    assert not pauses.pause(5, "exchange_address_banned")
+    assert pauses.gate().until_ms == until_ms
+    assert pauses.pause(900, "exchange_address_banned")
+    assert pauses.gate().until_ms > until_ms
+
+
+def test_after_the_end_one_process_probes_and_its_success_opens_the_gate(client: Any) -> None:
+    pauses = Pauses(client, "here")
+    pauses.pause(0.05, "exchange_address_banned")
+    time.sleep(0.06)
+    assert [pauses.gate().verdict for _ in range(5)] == ["probe", "paused", "paused", "paused", "paused"]
+    pauses.clear()
+    assert pauses.gate().verdict == "open"
+
+
+def test_a_prober_that_dies_is_followed_by_another(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pauses_module, "PROBE_LEASE_S", 0.1)
+    pauses = Pauses(client, "here")
+    pauses.pause(0.0, "exchange_address_banned")
+    assert pauses.gate().verdict == "probe"
+    time.sleep(0.12)
+    assert pauses.gate().verdict == "probe"
+
+
+def test_a_refused_probe_pauses_again(client: Any) -> None:
+    pauses = Pauses(client, "here")
+    pauses.pause(0.0, "exchange_address_banned")
+    assert pauses.gate().verdict == "probe"
+    pauses.pause(600, "exchange_address_banned")
+    assert pauses.gate().verdict == "paused"
+
+
+def test_without_redis_nothing_may_be_asked() -> None:
+    pauses = Pauses(connect(Secret("redis://127.0.0.1:1/0"), timeout_s=0.2), "here")
+    with pytest.raises(StoreUnavailable):
+        pauses.gate()
+
+
+def test_memos_are_read_in_the_order_asked_and_expire(client: Any) -> None:
+    memos = Memos(client)
+    memos.write(4, b"four")
+    memos.write(6, b"six")
+    assert memos.read([6, 5, 4]) == {6: b"six", 5: None, 4: b"four"}
+    assert 0 < client.ttl("push:{4}:memo") <= 86_400
