@@ -142,3 +142,10 @@ def test_a_change_leaves_the_former_account_as_it_was() -> None:
     before = traded(START, trade("Buy", "1", "100"))
     closed(before, MARKET.instruments["BTCUSDT"], 0, None, D(90), "c", 9)
     assert before.positions["BTCUSDT", 0].size == 1 and before.closed == ()
+
+
+def test_a_partial_close_carries_its_share_of_the_opening_fee() -> None:
+    account = traded(START, trade("Buy", "4", "100"))
+    account = closed(account, MARKET.instruments["BTCUSDT"], 0, D(1), D(100), "c", 9)
+    assert (account.closed[0].open_fee, account.positions["BTCUSDT", 0].open_fees) == (D("0.055"), D("0.165"))
+    assert account.positions["BTCUSDT", 0].cur_realised_pnl == D("-0.22") - D("0.055")

@@ -167,6 +167,14 @@ def test_a_conditional_order_shows_its_trigger_price(desk: Desk) -> None:
     assert sorted(str(o["price"]) for o in desk.done("GET", "figures/1")["orders"]) == ["70000", "None"]
 
 
+def test_todays_profit_begins_at_midnight_utc(desk: Desk) -> None:
+    midnight_ms = desk.world.now_ms() // 86_400_000 * 86_400_000
+    stamps = {1: midnight_ms - 1, 20: midnight_ms, 300: midnight_ms + 1}
+    rows = [{"symbol": "BTCUSDT", "closed_pnl": pnl, "updated_ms": stamp} for pnl, stamp in stamps.items()]
+    desk.done("PUT", "accounts/1", {"closed": rows})
+    assert desk.done("GET", "figures/1")["pnl"]["today_pnl"] == "320"
+
+
 def test_marks_move_everybodys_profit_at_once(desk: Desk) -> None:
     for user in (1, 2):
         desk.done("PUT", f"accounts/{user}", {"wallet": {"USDT": "1000"}, "positions": [LONG]})
