@@ -200,9 +200,9 @@ SIGNATURE_ONLY: Any = {
 
 
 def _instant(claims: Mapping[str, Any], name: str) -> int | None:
-    value = claims.get(name)
     if name not in claims:
         return None
+    value: Any = claims[name]
     # RFC 7519 allows fractions; of the expiry, whole seconds are demanded. A bool is an int too, hence type().
     kinds = (int,) if name == "exp" else (int, float)
     if type(value) not in kinds or not 0 <= value <= MAX_INSTANT_S:
