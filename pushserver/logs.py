@@ -171,8 +171,8 @@ def configure(log_format: str, log_level: str, stream: TextIO | None = None, clo
     root.setLevel(log_level.upper())
     # A full disk or a closed pipe must not print tracebacks into the same place for every record.
     logging.raiseExceptions = False
-    # The libraries' debug output is about themselves, and urllib3 and pybit would write signed queries.
-    for name in ("urllib3", "pybit", "engineio", "socketio", "websocket", "geventwebsocket"):
+    # What libraries say below warning is about themselves, and urllib3 and pybit would write signed queries.
+    for name in ("urllib3", "pybit", "engineio", "socketio", "websocket", "geventwebsocket", "alembic"):
         logging.getLogger(name).setLevel(max(logging.getLevelName(log_level.upper()), logging.WARNING))
 
 

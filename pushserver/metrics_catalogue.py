@@ -14,6 +14,7 @@ from typing import Any
 
 from pushserver import observers as o
 from pushserver.events import CLIENT_EVENTS
+from pushserver.exchange.port import Endpoint
 from pushserver.model import DataType, Freshness
 
 WEB, WORKER, BOTH = "web", "worker", "both"
@@ -24,31 +25,32 @@ ENUM_LABELS = frozenset({"type", "version", "python"})
 
 TYPES = tuple(data_type.value for data_type in DataType)
 EMIT_KINDS = ("push", "snapshot", "resync", "reread", "status")
-ENDPOINTS = (
-    "account/info", "account/wallet-balance", "position/list", "position/closed-pnl", "order/realtime",
-    "market/tickers", "market/time", "user/query-api",
-)  # fmt: skip
+ENDPOINTS = tuple(endpoint.value for endpoint in Endpoint)
 KEY_CODES = (
     "key_invalid", "key_expired", "key_permission", "key_ip_not_allowed", "key_signature", "account_blocked",
     "key_unreadable", "key_missing",
 )  # fmt: skip
 FETCH_CODES = (
     *KEY_CODES, "exchange_rate_limited", "exchange_address_banned", "exchange_clock_skew", "exchange_unavailable",
-    "exchange_answer_malformed", "exchange_request_rejected", "exchange_error", "server_busy", "internal_error",
+    "exchange_answer_malformed", "exchange_request_rejected", "exchange_region_blocked", "exchange_redirect",
+    "exchange_timeout", "exchange_error", "server_busy", "internal_error",
 )  # fmt: skip
 TOKEN_CODES = ("token_missing", "token_invalid", "token_expired", "token_revoked", "token_mismatch", "user_disabled")
 REFUSAL_CODES = (*TOKEN_CODES, "too_many_connections", "server_busy")
 CLOSE_REASONS = (
     "client_disconnect", "server_disconnect", "ping_timeout", "transport_close", "transport_error",
     "protocol_error", "token_expired", "token_revoked", "user_disabled", "slow_client",
-    "never_signed_in", "flood", "drain",
+    "flood", "server_restart",
 )  # fmt: skip
-EVENT_RESULTS = ("ok", "invalid_payload", "unknown_type", "unknown_event", "rate_limited", "server_busy", *TOKEN_CODES)
+EVENT_RESULTS = (
+    "ok", "invalid_payload", "unknown_type", "unknown_event", "rate_limited", "unasked_ack",
+    "server_busy", *TOKEN_CODES,
+)  # fmt: skip
 HTTP_CODES = (
     "bad_request", "bad_upgrade", "body_too_large", "compressed_body", "headers_too_large", "not_found",
     "request_line_too_long", "request_timeout", "websocket_version",
 )  # fmt: skip
-DROP_REASONS = ("oversize", "malformed", "seq_ahead", "not_an_event")
+DROP_REASONS = ("oversize", "malformed", "seq_ahead", "not_an_event", "method_not_allowed", "room_not_allowed")
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 REQUEST_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8)
@@ -91,7 +93,7 @@ class Metric:
 
     def known(self, labels: tuple[str, ...]) -> tuple[str, ...]:
         """The series that counts for these values, whatever they are."""
-        words = (str(label).replace(" ", "_").removeprefix("/v5/") for label in labels)
+        words = (str(label).replace(" ", "_") for label in labels)
         return tuple(word if word in known else OTHER for word, known in zip(words, self.labels.values(), strict=True))
 
 
@@ -126,7 +128,7 @@ CATALOGUE = (
     _row("freshness_changes_total", COUNTER, WORKER, "Changes of a type's freshness, all users.",
          {o.FreshnessChanged: 1}, state=tuple(state.value for state in Freshness), type=TYPES),
     _row("address_pauses_total", COUNTER, WORKER, "Times the exchange refused our address.", {o.AddressPaused: 1},
-         code=("exchange_address_banned", "exchange_rate_limited")),
+         code=("exchange_address_banned", "exchange_region_blocked", "exchange_rate_limited")),
     _row("address_pause_seconds_total", COUNTER, WORKER, "Seconds of silence towards the exchange that this ordered.",
          {o.AddressPaused: "seconds"}),
     _row("http_requests_refused_total", COUNTER, WEB, "Requests that the application never saw.",
@@ -134,7 +136,7 @@ CATALOGUE = (
     _row("connections_open", GAUGE, WEB, "Accepted connections now.",
          {o.ConnectionOpened: 1, o.ConnectionClosed: -1}),
     _row("connections_opened_total", COUNTER, WEB, "Accepted connections by where the token was.",
-         {o.ConnectionOpened: 1}, carrier=("payload", "header", "query")),
+         {o.ConnectionOpened: 1}, carrier=("payload", "header", "url")),
     _row("connections_refused_total", COUNTER, WEB, "Refused connections.", {o.ConnectionRefused: 1},
          code=REFUSAL_CODES),
     _row("connections_closed_total", COUNTER, WEB, "Ended connections.", {o.ConnectionClosed: 1},
@@ -166,7 +168,7 @@ CATALOGUE = (
     _row("login_seconds", HISTOGRAM, WEB, "Time to answer an attempt to log in.", {o.LoginAttempted: "duration_s"},
          buckets=LATENCY_BUCKETS),
     _row("lifecycle_total", COUNTER, BOTH, "Starts and stops of components.", {o.LifecycleReported: 1},
-         component=(WEB, WORKER), state=("started", "ready", "draining", "stopped")),
+         component=(WEB, "push_worker"), state=("started", "stopping", "stopped", "redis_lost", "redis_found")),
     _row("loop_lag_seconds", HISTOGRAM, BOTH, "How late the event loop woke a greenlet.",
          {o.LoopLagMeasured: "seconds"}, buckets=LOOP_BUCKETS),
     _row("processes", GAUGE, BOTH, "Processes of this side that report metrics.", {}),

@@ -16,6 +16,8 @@ from prometheus_client.mmap_dict import MmapedDict
 
 from pushserver import observers as o
 from pushserver.clock import ManualClock
+from pushserver.errors import ExchangeError
+from pushserver.exchange.bybit_errors import MEANINGS
 from pushserver.loop_lag import LoopLagProbe
 from pushserver.metrics import PrometheusObserver, SharedMetrics, serve_worker_metrics
 from pushserver.metrics_catalogue import BOTH, CATALOGUE, VERSION, WEB, WORKER
@@ -28,9 +30,9 @@ LOCAL = Address("127.0.0.1", 0)
 
 ONE_OF_EACH = (
     o.UsersClaimed(users=3, lag_s=0.2),
-    o.RequestAnswered("/v5/position/list", "ok", 0.03),
+    o.RequestAnswered("positions", "ok", 0.03),
     o.RoundFinished(4, "r1", "ok", 0.2, requests=2),
-    o.FetchFailed(4, "r1", DataType.PNL, "key_invalid", "position/list", 10003, "text", 5.0),
+    o.FetchFailed(4, "r1", DataType.PNL, "key_invalid", "positions", 10003, "text", 5.0),
     o.StateCommitted(4, "r1", DataType.BALANCE, "published", age_s=0.4, listeners=2),
     o.FreshnessChanged(4, DataType.ORDERS, Freshness.STOPPED, "key_invalid"),
     o.AddressPaused("exchange_address_banned", 600.0),
@@ -84,7 +86,7 @@ def test_every_record_of_the_program_changes_some_metric() -> None:
 @pytest.mark.parametrize(
     ("side", "record", "expected"),
     [
-        (WORKER, ONE_OF_EACH[1], {"push_fetch_requests_total endpoint=position/list result=ok": 1}),
+        (WORKER, ONE_OF_EACH[1], {"push_fetch_requests_total endpoint=positions result=ok": 1}),
         (WORKER, ONE_OF_EACH[2], {"push_fetch_round_requests_total": 2, "push_fetch_rounds_total result=ok": 1}),
         (WORKER, ONE_OF_EACH[3], {"push_fetch_errors_total code=key_invalid type=pnl": 1}),
         (WORKER, ONE_OF_EACH[5], {"push_freshness_changes_total state=stopped type=orders": 1}),
@@ -167,6 +169,14 @@ def test_a_row_keeps_the_rules_of_naming(row: object) -> None:
     assert row.side in (WEB, WORKER, BOTH)
     assert list(row.buckets) == sorted(row.buckets)
     assert len(list(row.series())) <= 250
+
+
+def test_every_code_of_a_failed_fetch_has_a_series_of_its_own() -> None:
+    def codes(kind: type[ExchangeError]) -> set[str]:
+        return {kind.code}.union(*(codes(special) for special in kind.__subclasses__()))
+
+    known = next(row for row in CATALOGUE if row.name == "push_fetch_errors_total").labels["code"]
+    assert codes(ExchangeError) | {meaning.code for meaning in MEANINGS.values()} <= set(known)
 
 
 def test_names_are_unique() -> None:

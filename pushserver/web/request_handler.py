@@ -42,7 +42,7 @@ MAX_QUERY_FIELDS = 100
 
 
 class RequestHandler(WebSocketHandler):
-    """One connection. If the application has an attribute ``observer``, that hears of refused requests."""
+    """One connection. The application's ``extensions["observer"]``, if any, hears of refused requests."""
 
     websocket: Any
     _asked_before = False
@@ -116,7 +116,7 @@ class RequestHandler(WebSocketHandler):
 
     def _report(self, refusal: RequestRefused) -> None:
         logger.info("request refused: %s (%s)", refusal.code, refusal.message)
-        observer = getattr(self.server.application, "observer", None)
+        observer = getattr(self.server.application, "extensions", {}).get("observer")
         if observer is not None:
             observer.record(HttpRequestRefused(refusal.code))
 

@@ -15,11 +15,12 @@ logs.configure("text", os.environ.get("LOG_LEVEL", "info"))
 
 
 class TrivialApp:
-    """Echoes bodies and WebSocket messages; ``observer`` hears of requests that never came here."""
+    """Echoes bodies and WebSocket messages; the observer hears of requests that never came here."""
 
     def __init__(self) -> None:
-        self.observer = PrometheusObserver()
-        self.observer.record(ConnectionOpened("c", 4, "payload"))
+        observer = PrometheusObserver()
+        self.extensions = {"observer": observer}
+        observer.record(ConnectionOpened("c", 4, "payload"))
 
     def __call__(self, environ, start_response):
         if environ.get("wsgi.websocket"):
