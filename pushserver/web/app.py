@@ -94,6 +94,8 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     SocketIO().mount(app, server)
     # gunicorn.conf.py calls it when the worker is to stop.
     app.extensions["drain"] = sockets.drain
+    # The request handler reports requests that never come here.
+    app.extensions["observer"] = observer
 
     listener.start()
     kicks.start()
