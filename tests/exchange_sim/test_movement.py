@@ -79,8 +79,8 @@ def test_the_walk_stays_on_the_tick_and_above_zero() -> None:
     market = Market()
     market.set_prices({"DUSTUSDT": D("0.0001")})
     chance = random.Random(1)
-    for _ in range(300):
-        market.set_prices(walk(market, chance, 1_000_000.0))
+    for _ in range(25):
+        market.set_prices(walk(market, chance, 100_000_000.0))
         for symbol, mark in market.marks.items():
             assert mark > 0
             assert market.instruments[symbol].follows or mark % market.instruments[symbol].tick_size == 0
