@@ -57,7 +57,8 @@ def test_a_change_is_told_to_every_process(world: World) -> None:
 
 def test_a_deleted_key_is_gone(world: World) -> None:
     put(world)
-    assert world.client.delete(PATH, headers=world.bearer()).status_code == 204
+    answer = world.client.delete(PATH, headers=world.bearer())
+    assert (answer.status_code, answer.data, answer.headers.get("Content-Type")) == (204, b"", None)
     assert world.client.get(PATH, headers=world.bearer()).status_code == 404
     assert world.client.delete(PATH, headers=world.bearer()).status_code == 204
     assert world.accounts.credentials(4) is None

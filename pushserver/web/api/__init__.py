@@ -19,8 +19,11 @@ def create_api(services: ApiServices) -> Blueprint:
     add_exchange_key(api, services)
 
     @api.after_request
-    def keep_nowhere(answer: Response) -> Response:
+    def finish(answer: Response) -> Response:
         answer.headers["Cache-Control"] = "no-store"
+        if answer.status_code == 204:
+            # Flask names a type even of nothing.
+            answer.headers.pop("Content-Type", None)
         return answer
 
     return api
