@@ -23,7 +23,9 @@ from pushserver.metrics import PrometheusObserver
 from pushserver.observers import LifecycleReported, Observers
 from pushserver.settings import Settings
 from pushserver.tokens import tokens_from_settings
-from pushserver.web.api import ApiServices, create_api, register_error_handlers
+from pushserver.web.api.answers import register_error_handlers
+from pushserver.web.api.blueprint import create_api
+from pushserver.web.api.services import ApiServices
 from pushserver.web.console import create_console
 from pushserver.web.deliveries import Deliveries
 from pushserver.web.engine import SocketServer
@@ -92,8 +94,8 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     if settings.console:
         app.register_blueprint(create_console())
     SocketIO().mount(app, server)
-    # gunicorn.conf.py calls it when the worker is to stop.
-    app.extensions["drain"] = sockets.drain
+    # What the request handler and the hooks of gunicorn, which import nothing of the program, reach it by.
+    app.extensions.update(observer=observer, admit=sockets.admit, drain=sockets.drain)
     # The request handler reports requests that never come here.
     app.extensions["observer"] = observer
 

@@ -22,7 +22,9 @@ from pushserver.model import Credentials, Secret
 from pushserver.observers import RecordingObserver
 from pushserver.token_keys import SharedSecrets
 from pushserver.tokens import Tokens
-from pushserver.web.api import ApiServices, create_api, register_error_handlers
+from pushserver.web.api.answers import register_error_handlers
+from pushserver.web.api.blueprint import create_api
+from pushserver.web.api.services import ApiServices
 from tests.accounts.conftest import open_store
 
 SIGNING = Secret("signing-" + "k" * 32)
