@@ -100,6 +100,8 @@ def post_worker_init(worker: Any) -> None:
     def drain_when_told() -> None:
         while worker.alive:
             gevent.sleep(0.1)
+        # Within a second gunicorn stops accepting: a client that came back before would be refused here.
+        gevent.sleep(1.0)
         drain = getattr(worker.wsgi, "extensions", {}).get("drain")
         if drain is not None:
             drain()

@@ -25,7 +25,6 @@ _NOT_WEBSOCKET = (
     b'{"error":{"code":"transport_not_supported","message":"This server speaks Socket.IO over WebSocket only,'
     b" because its workers share no sessions. Connect with transports: ['websocket'] (Swift: forceWebsockets)." + b'"}}'
 )
-_FULL = b'{"error":{"code":"server_busy","message":"This worker has all the connections it takes."}}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +37,6 @@ class Handshake:
 
 class Gate(Protocol):
     """Who decides about connections and their messages."""
-
-    def admit(self) -> bool:
-        """Whether one more transport is taken."""
-        ...
 
     def opened(self, connection: Connection, handshake: Handshake) -> None: ...
 
@@ -60,8 +55,6 @@ class EngineServer(engineio.Server):
         query = parse_qs(environ.get("QUERY_STRING", ""))
         if query.get("transport", ["polling"])[-1] != "websocket" or "wsgi.websocket" not in environ:
             return _refuse(start_response, "400 Bad Request", _NOT_WEBSOCKET)
-        if not self.gate.admit():
-            return _refuse(start_response, "503 Service Unavailable", _FULL)
         response: Iterable[bytes] = super().handle_request(environ, start_response)
         return response
 

@@ -42,7 +42,11 @@ MAX_QUERY_FIELDS = 100
 
 
 class RequestHandler(WebSocketHandler):
-    """One connection. The application's ``extensions["observer"]``, if any, hears of refused requests."""
+    """One connection.
+
+    Of the application's ``extensions``, if there, ``observer`` hears of refused requests and ``admit()`` says whether
+    one more WebSocket is taken.
+    """
 
     websocket: Any
     _asked_before = False
@@ -156,6 +160,9 @@ class RequestHandler(WebSocketHandler):
             raise _bad_upgrade("the URL needs EIO=4: this server speaks Engine.IO 4 (Socket.IO 3 and newer)")
         if query.get("transport") != ["websocket"]:
             raise _bad_upgrade("the URL needs transport=websocket")
+        # Before the 101: a client whose upgraded connection ends without a word waits out its own long timeout.
+        if not getattr(self.server.application, "extensions", {}).get("admit", lambda: True)():
+            raise RequestRefused("503 Service Unavailable", "server_busy", "this worker takes no more connections now")
 
     def run_websocket(self) -> None:
         # Not the library's: it keeps a table of clients by address, and all clients of a unix socket have the same.

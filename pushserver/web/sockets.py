@@ -83,6 +83,7 @@ class Sockets:
     # --- Gate ------------------------------------------------------------------------------------------------
 
     def admit(self) -> bool:
+        """Whether one more transport is taken."""
         return not self._draining and len(self.connections) < MAX_CONNECTIONS
 
     def opened(self, connection: Connection, handshake: Handshake) -> None:

@@ -106,11 +106,7 @@ class Stack:
         self.redis_url = f"redis://127.0.0.1:{self.valkey.port}/0"
         self.url = f"http://127.0.0.1:{self.web_port}"
         self.environ = {
-            **{
-                name: value
-                for name, value in os.environ.items()
-                if name in ("PATH", "HOME", "LANG", "CI", "PYTHONPATH")
-            },
+            **{name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "CI")},
             "PYTHONUNBUFFERED": "1",
             "REDIS_URL": self.redis_url,
             "DATABASE_URL": f"sqlite:///{folder}/pushserver.db",
@@ -156,7 +152,7 @@ class Stack:
     def start_web(self) -> None:
         address = f"127.0.0.1:{self.web_port}"
         command = [sys.executable, "-m", "gunicorn", "-k", "geventwebsocket", "-w", str(self._web_workers)]
-        self.web = self._spawn("web", [*command, "-b", address, os.environ.get("X_APP", "wsgi:app")])
+        self.web = self._spawn("web", [*command, "-b", address, "wsgi:app"])
 
     def start_push_worker(self) -> Process:
         process = self._spawn(f"push-{len(self.push_workers) + 1}", [sys.executable, "-m", "pushserver.workers"])

@@ -5,7 +5,6 @@ Both keep a log of what they were told, in order, and answer the same questions 
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 import subprocess
@@ -61,10 +60,25 @@ class Phone:
         return [told for told in list(self.told) if told.kind == kind][number - 1]
 
     def seqs_grow(self, data_type: str) -> bool:
-        """``seq`` strictly increasing over everything this phone ever got."""
-        seqs = [update["seq"] for update in self.updates(data_type)]
-        stamps = [update["as_of"] for update in self.updates(data_type)]
-        return all(a < b for a, b in itertools.pairwise(seqs)) and stamps == sorted(stamps)
+        """``seq`` strictly increasing along each connection and never going back along the phone; ``as_of`` likewise.
+
+        A state that is sent again after a reconnect keeps its ``seq`` and is then the same state.
+        """
+        newest, newest_of_connection = None, None
+        for told in list(self.told):
+            if told.kind == "connect":
+                newest_of_connection = None
+            if told.kind != "event" or told.name != f"{data_type}_update":
+                continue
+            update = told.payload
+            if newest_of_connection is not None and update["seq"] <= newest_of_connection:
+                return False
+            if newest is not None and (update["seq"], update["as_of"]) < (newest["seq"], newest["as_of"]):
+                return False
+            if newest is not None and update["seq"] == newest["seq"] and update["data"] != newest["data"]:
+                return False
+            newest, newest_of_connection = update, update["seq"]
+        return True
 
 
 class NodePhone(Phone):

