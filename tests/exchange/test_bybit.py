@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import gevent
@@ -150,7 +151,7 @@ def test_closed_pnl_of_a_month_is_asked_in_windows_of_a_week(
     spans = [(int(request.params["startTime"]), int(request.params["endTime"])) for request in stub.requests]
     assert len(spans) == 5
     assert all(end - start < 7 * DAY_MS for start, end in spans)
-    assert all(second[0] == first[1] + 1 for first, second in zip(spans, spans[1:], strict=False))
+    assert all(second[0] == first[1] + 1 for first, second in pairwise(spans))
 
 
 @given(since_ms=st.integers(0, 10**13), span_ms=st.integers(-DAY_MS, 100 * DAY_MS))
@@ -159,7 +160,7 @@ def test_windows_cover_the_span_without_gap_or_overlap(since_ms: int, span_ms: i
     found = list(windows(since_ms, until_ms))
     assert found[0][0] == since_ms and found[-1][1] == max(since_ms, until_ms)
     assert all(0 <= end - start <= LONGEST_WINDOW_MS for start, end in found)
-    assert all(second[0] == first[1] + 1 for first, second in zip(found, found[1:], strict=False))
+    assert all(second[0] == first[1] + 1 for first, second in pairwise(found))
 
 
 def test_closed_rows_from_before_are_dropped_whatever_the_exchange_filters_by(
@@ -362,7 +363,7 @@ def test_H03_a_clock_that_is_off_is_corrected_with_one_more_request(
 ) -> None:
     stub.handler = SkewedExchange(ahead_ms)
     answer = exchange.wallet(credentials, deadline_s)
-    assert answer.requests == len(stub.requests) == (1 if -1_000 < ahead_ms else 2)
+    assert answer.requests == len(stub.requests) == (1 if ahead_ms > -1_000 else 2)
     # From now on the stamps are right at once.
     assert exchange.wallet(credentials, deadline_s).requests == 1
 

@@ -251,7 +251,8 @@ json_values = st.recursive(
 wild_envelopes = st.fixed_dictionaries(
     {},
     optional={
-        "retCode": json_values, "ret_code": json_values, "retMsg": json_values, "result": json_values, "time": json_values
+        "retCode": json_values, "ret_code": json_values, "retMsg": json_values, "result": json_values,
+        "time": json_values,
     },
 )  # fmt: skip
 

@@ -7,7 +7,7 @@ import pickle
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pybit import _helpers
@@ -62,7 +62,7 @@ def test_F01_no_repr_shows_a_secret(credentials: Credentials) -> None:
     shown: list[str] = []
 
     class Client:
-        headers: dict[str, str] = {}
+        headers: ClassVar[dict[str, str]] = {}
 
         def prepare_request(self, request: Any) -> Any:
             return request
@@ -82,7 +82,7 @@ def test_F01_no_repr_shows_a_secret(credentials: Credentials) -> None:
 
 def test_C03_nothing_of_a_user_stays_behind(credentials: Credentials) -> None:
     class Client:
-        headers: dict[str, str] = {}
+        headers: ClassVar[dict[str, str]] = {}
 
         def prepare_request(self, request: Any) -> Any:
             raise ExchangeError("stop here")
