@@ -28,7 +28,7 @@ def decimal_of(value: object, field: str) -> Decimal:
     """
     if isinstance(value, str):
         written = value
-    elif type(value) is int or type(value) is float:
+    elif type(value) is float or (type(value) is int and -LARGEST < value < LARGEST):
         # repr of a float is the shortest text that means it, hence what the exchange wrote.
         written = repr(value)
     else:
