@@ -38,8 +38,11 @@ from pushserver.workers.timing import Timing
 EXIT_STOPPED = 0
 EXIT_SETTINGS_WRONG = 2
 EXIT_FORCED = 130
+#: An id no user has.
+NOBODY = 0
 #: How long rounds under way may take once the worker is told to stop.
 DRAIN_S = 10.0
+CLOSE_S = 2.0
 #: How often keys that nobody can use any more leave the memory.
 FORGET_EVERY_S = 60.0
 
@@ -95,6 +98,7 @@ def run(settings: Settings) -> int:
     port = serve_worker_metrics(settings.worker_metrics_bind, metrics.registry)
 
     stop_on_signals(pool)
+    touch_database(accounts, observer)
     listener.start()
     gevent.spawn(forget_old_keys, credentials)
     LoopLagProbe("worker", clock, observer).start()
@@ -104,9 +108,19 @@ def run(settings: Settings) -> int:
     observer.record(LifecycleReported("push worker", "stopping", f"{pool.busy} rounds under way"))
     given_back = pool.drain(DRAIN_S)
     listener.stop()
-    accounts.close()
+    with gevent.Timeout(CLOSE_S, False):
+        # A database thread that hangs must not keep the process.
+        accounts.close()
     observer.record(LifecycleReported("push worker", "stopped", f"{given_back} rounds given back"))
     return EXIT_STOPPED
+
+
+def touch_database(accounts: AccountStore, observer: Observer) -> None:
+    """Open the first connection before anybody is in a hurry. A database that is away is no reason not to start."""
+    try:
+        accounts.credentials(NOBODY)
+    except StoreUnavailable as error:
+        observer.record(LifecycleReported("push worker", "database unavailable", error.message))
 
 
 def stop_on_signals(pool: WorkerPool) -> None:
