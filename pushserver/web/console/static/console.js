@@ -185,7 +185,7 @@ function tick() {
   if (!session) return;
   for (const card of Object.values(cards)) card.tick();
   const left = session.expiresAt - Date.now();
-  setText("token-expiry", left > 0 ? `${duration(Math.ceil(left / 1000) * 1000).replace(".0", "")} left` : "expired");
+  setText("token-expiry", left > 0 ? duration(Math.ceil(left / 1000) * 1000).replace(".0", "") : "expired");
   element("token-expiry").classList.toggle("is-ending", left < 60_000);
   if (link.retryAt) showLink();
 }
