@@ -26,7 +26,7 @@ from pushserver.tokens import tokens_from_settings
 from pushserver.web.api.answers import register_error_handlers
 from pushserver.web.api.blueprint import create_api
 from pushserver.web.api.services import ApiServices
-from pushserver.web.console import create_console
+from pushserver.web.console.blueprint import create_console
 from pushserver.web.deliveries import Deliveries
 from pushserver.web.engine import SocketServer
 from pushserver.web.handlers import Handlers
