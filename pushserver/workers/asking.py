@@ -40,6 +40,7 @@ class Asking:
         self._clock = clock
         self._observer = observer
         self._silent_until_s = 0.0
+        self._silent_code = ""
 
     def ask(self, resource: Resource, credentials: Credentials, since_ms: int, deadline_s: float) -> Answer:
         """The rows of one resource; closed pnl since ``since_ms``. ``deadline_s`` is an instant of the monotonic clock.
@@ -86,7 +87,7 @@ class Asking:
         # Another greenlet of ours may have met the ban while we waited for the gate's answer.
         left_s = self._silent_until_s - self._clock.monotonic_s()
         if left_s > 0:
-            raise Silenced(left_s, self._clock.wall_ms() + round(left_s * 1000), AddressBanned.code)
+            raise Silenced(left_s, self._clock.wall_ms() + round(left_s * 1000), self._silent_code)
 
     def _probe(self, until_ms: int, code: str) -> None:
         """One public request by one process: only its success lets the others resume."""
@@ -102,7 +103,7 @@ class Asking:
     def _silence(self, error: AddressBanned) -> Silenced:
         seconds = error.retry_after_s if error.retry_after_s is not None else SILENCE_S
         # First for ourselves, at once; then for everybody, which takes a round trip.
-        self._silent_until_s = self._clock.monotonic_s() + seconds
+        self._silent_until_s, self._silent_code = self._clock.monotonic_s() + seconds, error.code
         if self._pauses.pause(seconds, error.code):
             self._observer.record(AddressPaused(error.code, seconds))
         gate = self._pauses.gate()

@@ -210,4 +210,6 @@ class Round:
                     self._publish(data_type, Freshness.LIVE, "")
 
     def _publish(self, data_type: DataType, state: Freshness, reason: str, until_ms: int | None = None) -> None:
-        self.state.tools.statuses.tell(self.state.user_id, self.state.memo, data_type, state, reason, until_ms)
+        own = self.state
+        if own.holds_lease():
+            own.tools.statuses.tell(own.user_id, own.memo, own.now_ms(), data_type, state, reason, until_ms)

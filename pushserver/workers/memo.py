@@ -38,7 +38,7 @@ class TypeMemo:
     """``good_ms``: when it was last committed; ``watched_ms``: since when somebody listens, 0 = nobody does.
 
     ``failures``, ``retry_ms`` and ``code`` tell of answers that came but could not be used for this type.
-    ``status`` is what the phones were told last, blank when that is not known.
+    ``status`` is what the phones were told last and ``told_ms`` when; blank when that is not known.
     """
 
     good_ms: int = 0
@@ -49,6 +49,7 @@ class TypeMemo:
     status: str = ""
     reason: str = ""
     until_ms: int | None = None
+    told_ms: int = 0
 
 
 @dataclass(slots=True)

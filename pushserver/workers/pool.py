@@ -22,12 +22,10 @@ from pushserver.observers import LifecycleReported, RoundFinished, UsersClaimed
 from pushserver.workers.backoff import next_delay
 from pushserver.workers.fetching import Ending, Round
 from pushserver.workers.memo import Memo
-from pushserver.workers.round_state import RoundState, Tools
+from pushserver.workers.round_state import LEASE_S, RoundState, Tools
 
 logger = logging.getLogger(__name__)
 
-#: How long a claim is held; after a kill -9 the users wait for its end.
-LEASE_S = 12.0
 #: A round is cut off here, whatever it hangs on: time is left to give the user back within the lease.
 ROUND_LIMIT_S = 11.0
 #: Between looks into an empty schedule: a first subscriber waits this long at most.
@@ -158,8 +156,7 @@ class WorkerPool:
 
     def _conclude(self, round_: Round, ending: Ending) -> None:
         claim = round_.state.claim
-        if round_.state.elapsed_s() < LEASE_S:
-            # After the lease the memo belongs to whoever claimed the user since.
+        if round_.state.holds_lease():
             self._memos.write(claim.user_id, round_.state.memo.to_bytes())
         if ending.next_due_in_s is None:
             kept = self._schedule.drop(claim)

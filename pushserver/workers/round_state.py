@@ -19,6 +19,9 @@ from pushserver.workers.memo import Memo, Resource
 from pushserver.workers.statuses import Statuses
 from pushserver.workers.timing import Moment, Timing
 
+#: How long a claim is held; after a kill -9 the users wait for its end.
+LEASE_S = 12.0
+
 
 @dataclass(frozen=True, slots=True)
 class Tools:
@@ -59,6 +62,10 @@ class RoundState:
 
     def elapsed_s(self) -> float:
         return self.tools.clock.monotonic_s() - self.started_s
+
+    def holds_lease(self) -> bool:
+        """False for a worker that overslept: its user, memo and statuses belong to whoever claimed since."""
+        return self.elapsed_s() < LEASE_S
 
     def now_ms(self) -> int:
         """Redis's time now: its time at the claim and what has passed here since."""

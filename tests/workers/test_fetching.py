@@ -394,6 +394,14 @@ def test_a_worker_that_cannot_keep_up_says_so_and_takes_it_back(bench: Bench) ->
     assert all(bench.status(4, kind) == "live" for kind in DataType)
 
 
+def test_a_status_that_another_worker_overwrote_is_put_right(bench: Bench) -> None:
+    bench.watch(4)
+    bench.run_for(12)
+    bench.states.statuses[4, DataType.PNL] = ("delayed", "exchange_unavailable", None)
+    bench.run_for(62)
+    assert bench.states.told == [(4, DataType.PNL, "live", "", None)]
+
+
 def test_every_change_of_freshness_is_reported(bench: Bench) -> None:
     bench.keys.versions[4] = None
     bench.watch(4)

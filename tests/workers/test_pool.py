@@ -23,6 +23,7 @@ from pushserver.errors import ExchangeUnavailable
 from pushserver.model import DataType, Freshness, Market, Secret
 from pushserver.observers import FreshnessChanged, LifecycleReported, RecordingObserver, RoundFinished, StateCommitted
 from pushserver.workers import pool as pool_module
+from pushserver.workers import round_state
 from pushserver.workers.asking import Asking
 from pushserver.workers.credentials import CredentialsCache
 from pushserver.workers.figures import Figures
@@ -188,6 +189,7 @@ def test_a_stopping_worker_finishes_rounds_and_gives_back_the_others(site: Site)
 
 def test_a_round_that_outlives_its_lease_changes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "LEASE_S", 0.4)
+    monkeypatch.setattr(round_state, "LEASE_S", 0.4)
 
     def oversleep() -> None:
         gevent.sleep(1.0)
