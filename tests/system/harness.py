@@ -163,14 +163,20 @@ class Stack:
         wait_until(lambda: _answers(f"{self.url}/readyz"), 30, f"the web side\n{self.web.log()[-2000:]}")
 
     def add_users(self) -> None:
+        """What ``python -m pushserver users add`` does, without starting a process for each."""
+        from pushserver.accounts.store import AccountStore
+        from pushserver.clock import SystemClock
         from pushserver.exchange_sim.credentials import demo_credentials
+        from pushserver.model import Secret
 
+        keys = (Secret(self.environ["CREDENTIALS_KEYS"]),)
+        accounts = AccountStore.open(Secret(self.environ["DATABASE_URL"]), keys, SystemClock())
+        accounts.upgrade()
         for number in range(1, self.users + 1):
             api_key, api_secret = demo_credentials(number)
-            self.command(
-                "users", "add", f"user{number}", "--user-id", str(number), "--api-key", api_key,
-                "--password-stdin", "--api-secret-stdin", given=f"password-{number}\n{api_secret}\n",
-            )  # fmt: skip
+            accounts.add_user(f"user{number}", Secret(f"password-{number}"), number)
+            accounts.set_key(number, api_key, Secret(api_secret))
+        accounts.close()
 
     def command(self, *arguments: str, given: str = "") -> str:
         """Run ``python -m pushserver …``; its output."""
