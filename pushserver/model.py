@@ -11,8 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+from typing import Literal
 
 MAX_USER_ID = 2**63 - 1
+
+#: A proxy that is believed about its clients: by address, or whoever comes through a unix socket.
+TrustedPeer = IPv4Network | IPv6Network | Literal["unix"]
 
 
 class DataType(StrEnum):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
 
-from pushserver.model import DataType, Market, Secret
+from pushserver.model import DataType, Market, Secret, TrustedPeer
 
 MARKET_CATEGORIES = ("linear", "inverse", "spot", "option")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
@@ -169,3 +169,20 @@ def origins(raw: str) -> tuple[str, ...] | None:
         if origin != "*" and not re.fullmatch(r"https?://[\w.\-\[\]:]+", origin):
             raise ValueError(f"{origin!r} is not an origin such as https://app.example.com")
     return origins or None
+
+
+def trusted_peers(raw: str) -> tuple[TrustedPeer, ...]:
+    """Addresses and networks, and ``unix`` for whoever comes through a unix socket; an empty text trusts nobody."""
+    return tuple(_trusted_peer(item) for item in _list(raw)) if raw else ()
+
+
+def _trusted_peer(item: str) -> TrustedPeer:
+    if item == "unix":
+        return "unix"
+    try:
+        network = ipaddress.ip_network(item)
+    except ValueError:
+        raise ValueError(f"{item!r} is neither an address, nor a network such as 10.0.0.0/8, nor unix") from None
+    if network.prefixlen == 0:
+        raise ValueError(f"{item!r} is everybody: name the proxies' own addresses")
+    return network

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from pushserver import setting_values as values
 from pushserver.errors import SettingsError
-from pushserver.model import DataType, Market, Secret
+from pushserver.model import DataType, Market, Secret, TrustedPeer
 from pushserver.setting_values import DEFAULT_INTERVALS, Address
 
 __all__ = ["DEFAULT_INTERVALS", "Address", "Settings"]
@@ -52,6 +52,7 @@ class Settings:
     web_metrics_bind: Address
     worker_metrics_bind: Address
     cors_origins: tuple[str, ...] | None
+    trusted_proxies: tuple[TrustedPeer, ...]
     log_format: str
     log_level: str
     console: bool
@@ -97,6 +98,7 @@ class Settings:
             web_metrics_bind=reader.read("WEB_METRICS_BIND", "127.0.0.1:9101", values.address),
             worker_metrics_bind=reader.read("WORKER_METRICS_BIND", "127.0.0.1:9102", values.address),
             cors_origins=reader.read("CORS_ORIGINS", "", values.origins),
+            trusted_proxies=reader.read("TRUSTED_PROXIES", "", values.trusted_peers),
             log_format=reader.choice("LOG_FORMAT", "text", ("text", "json")),
             log_level=reader.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
             console=reader.choice("CONSOLE", "1", ("0", "1")) == "1",

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,17 @@ def test_I09_only_the_edge_listens_to_the_outside(compose: dict[str, Any]) -> No
     assert compose["networks"]["data"] == {"internal": True}
     assert compose["services"]["valkey"]["networks"] == ["data"]
     assert compose["services"]["postgres"]["networks"] == ["data"]
+
+
+def test_B03_the_web_side_believes_nginx_and_nobody_else(compose: dict[str, Any]) -> None:
+    trusted = compose["services"]["web"]["environment"]["TRUSTED_PROXIES"]
+    address = compose["services"]["nginx"]["networks"]["front"]["ipv4_address"]
+    assert trusted == f"${{TRUSTED_PROXIES:-{address}}}"
+    assert example_environment(DEPLOY / "env.example")["TRUSTED_PROXIES"] == address
+    pool = compose["networks"]["front"]["ipam"]["config"][0]
+    assert ip_address(address) in ip_network(pool["subnet"])
+    assert ip_address(address) not in ip_network(pool["ip_range"]), "another container could be given it"
+    assert example_environment(DEPLOY / "systemd" / "env.example")["TRUSTED_PROXIES"] == "127.0.0.1"
 
 
 def required_variables(text: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def problems(**environ: str) -> list[str]:
         ("web_metrics_bind", Address("127.0.0.1", 9101)),
         ("worker_metrics_bind", Address("127.0.0.1", 9102)),
         ("cors_origins", None),
+        ("trusted_proxies", ()),
         ("log_format", "text"),
         ("log_level", "info"),
         ("console", True),
@@ -192,6 +194,19 @@ def test_B02_origins_are_never_an_empty_list(raw: str, expected: object) -> None
 @pytest.mark.parametrize("raw", ["a.example", "https://a.example/path", "null", "https://", "https://a b"])
 def test_B02_what_is_no_origin_is_refused(raw: str) -> None:
     assert problems(CORS_ORIGINS=raw)[0].startswith("CORS_ORIGINS: ")
+
+
+def test_B03_trusted_proxies_are_addresses_networks_and_the_unix_socket() -> None:
+    settings = settings_from(TRUSTED_PROXIES="192.0.2.1, 10.0.0.0/8,2001:db8::/32,unix")
+    assert settings.trusted_proxies == (
+        ip_network("192.0.2.1/32"), ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"), "unix",
+    )  # fmt: skip
+    assert dict(settings.printable())["TRUSTED_PROXIES"] == "192.0.2.1/32,10.0.0.0/8,2001:db8::/32,unix"
+
+
+@pytest.mark.parametrize("raw", ["proxy.example", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.1,", "0.0.0.0/0", "::/0", "*"])
+def test_B03_a_proxy_that_is_no_address_or_everybody_is_refused(raw: str) -> None:
+    assert problems(TRUSTED_PROXIES=raw)[0].startswith("TRUSTED_PROXIES: ")
 
 
 @pytest.mark.parametrize(

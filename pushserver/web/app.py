@@ -26,6 +26,7 @@ from pushserver.tokens import tokens_from_settings
 from pushserver.web.api.answers import register_error_handlers
 from pushserver.web.api.blueprint import create_api
 from pushserver.web.api.services import ApiServices
+from pushserver.web.client_address import ForwardedHeaders
 from pushserver.web.console.blueprint import create_console
 from pushserver.web.deliveries import Deliveries
 from pushserver.web.engine import SocketServer
@@ -94,6 +95,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     if settings.console:
         app.register_blueprint(create_console())
     SocketIO().mount(app, server)
+    app.wsgi_app = ForwardedHeaders(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
     # What the request handler and the hooks of gunicorn, which import nothing of the program, reach it by.
     app.extensions.update(observer=observer, admit=sockets.admit, drain=sockets.drain)
     # The request handler reports requests that never come here.
