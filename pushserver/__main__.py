@@ -180,12 +180,13 @@ def check(print_settings: bool) -> None:
 
 
 @main.command("demo")
-def demo() -> None:
+@click.option("--port", type=click.IntRange(0, 65_535), default=5000, show_default=True, help="Web port, when free.")
+def demo(port: int) -> None:
     """Start everything on this machine, with a simulated exchange."""
     # Only here, because it brings the whole program with it.
-    from pushserver.demo import main as run_demo
+    from pushserver.demo.run import main as run_demo
 
-    run_demo()
+    sys.exit(run_demo(port))
 
 
 def _accounts(settings: Settings) -> AccountStore:
