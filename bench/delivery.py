@@ -21,6 +21,8 @@ from bench.valkey import valkey
 START_TIMEOUT_S = 60.0
 #: Clients per worker that connect before memory is measured: the first ones pay for what is loaded once.
 FIRST_CLIENTS = 40
+#: How long the servers are watched doing nothing, with all clients connected.
+IDLE_S = 1.0
 #: Updates that do not come for so long are lost.
 PATIENCE_S = 10.0
 #: Clients that are further behind the publisher than this when it ends had a queue before them.
@@ -50,6 +52,7 @@ class Run:
     max_ms: float = 0.0
     connection_pss_kb: float = 0.0
     connections_per_worker: list[int] = field(default_factory=list)
+    idle_cores: float = 0.0
     server_cores: float = 0.0
     machine_busy: float = 0.0
     published_rate: float = 0.0
@@ -129,6 +132,7 @@ def _connect(run: Run, crowd: Crowd, target: Target, pids: list[int], load: Load
 
 def _publish(run: Run, crowd: Crowd, publisher_arguments: list[str], pids: list[int], load: Load, folder: Path) -> None:
     """Publish while measuring; the window ends with the last update that a client received."""
+    run.idle_cores = _idle_cores(pids)
     psutil.cpu_percent()
     cpu_before_s, start_s = cpu_s(pids), time.monotonic()
     with running(Process("publisher", publisher_arguments, {}, folder)) as publisher:
@@ -147,6 +151,12 @@ def _publish(run: Run, crowd: Crowd, publisher_arguments: list[str], pids: list[
     run.behind_ms = max(0.0, seen["last_at_ms"] - ended_at_ms)
     run.saturated = run.behind_ms > SATURATED_AFTER_MS or run.p99_ms > SATURATED_AFTER_MS
     run.problems += _problems(seen, counts, load)
+
+
+def _idle_cores(pids: list[int]) -> float:
+    cpu_before_s, start_s = cpu_s(pids), time.monotonic()
+    time.sleep(IDLE_S)
+    return (cpu_s(pids) - cpu_before_s) / (time.monotonic() - start_s)
 
 
 def _problems(seen: dict[str, Any], counts: dict[str, int], load: Load) -> list[str]:
@@ -177,7 +187,16 @@ def _counts(output: str) -> dict[str, int]:
 def summarise(runs: Sequence[Run]) -> dict[str, Any]:
     """Medians of the valid runs of one target at one number of workers."""
     valid = [run for run in runs if not run.problems]
-    figures = ("cpu_us_per_push", "p50_ms", "p99_ms", "connection_pss_kb", "server_cores", "machine_busy", "behind_ms")
+    figures = (
+        "cpu_us_per_push",
+        "p50_ms",
+        "p99_ms",
+        "connection_pss_kb",
+        "idle_cores",
+        "server_cores",
+        "machine_busy",
+        "behind_ms",
+    )
     return {
         "target": runs[0].target,
         "workers": runs[0].workers,

@@ -101,7 +101,7 @@ def _remarks(results: dict[str, Any]) -> list[str]:
                 f", {summary['workers']} workers" if "workers" in summary else ""
             )
             if summary.get("saturated_runs"):
-                remarks.append(f"SATURATED: {who} workers: updates queued up in {_saturated(summary)}")
+                remarks.append(f"SATURATED: {who}: updates queued up in {_saturated(summary)}")
             remarks += [f"INVALID run: {who}: {problem}" for problem in summary["problems"]]
     return ["", *remarks] if remarks else []
 
