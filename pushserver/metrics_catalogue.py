@@ -33,7 +33,7 @@ KEY_CODES = (
 FETCH_CODES = (
     *KEY_CODES, "exchange_rate_limited", "exchange_address_banned", "exchange_clock_skew", "exchange_unavailable",
     "exchange_answer_malformed", "exchange_request_rejected", "exchange_region_blocked", "exchange_redirect",
-    "exchange_timeout", "exchange_error", "server_busy", "internal_error",
+    "exchange_time_ahead", "exchange_timeout", "exchange_error", "server_busy", "internal_error",
 )  # fmt: skip
 TOKEN_CODES = ("token_missing", "token_invalid", "token_expired", "token_revoked", "token_mismatch", "user_disabled")
 REFUSAL_CODES = (*TOKEN_CODES, "too_many_connections", "server_busy")

@@ -21,6 +21,7 @@ from pushserver.errors import (
 )
 from pushserver.exchange.bybit_errors import MEANINGS, RawAnswer, cleaned, envelope_of
 from pushserver.exchange.port import Endpoint
+from pushserver.metrics_catalogue import FETCH_CODES
 from tests.exchange.stub import NOW_MS, envelope
 
 CLOUDFRONT = b"<!DOCTYPE HTML><HTML><HEAD><TITLE>ERROR: The request could not be satisfied</TITLE></HEAD></HTML>"
@@ -86,6 +87,11 @@ def test_H04_each_code_has_its_meaning_as_number_as_text_and_in_the_old_form(
 
 def test_no_code_of_the_table_is_left_untested() -> None:
     assert set(MEANINGS) == {ret_code for ret_code, _failure, _code in CODES} - {77777}
+
+
+def test_I07_every_code_is_a_known_label_of_the_metrics() -> None:
+    own = {"exchange_redirect", "exchange_region_blocked", "exchange_time_ahead", "exchange_timeout"}
+    assert {code for _ret_code, _failure, code in CODES} | own | {AnswerMalformed.code} <= set(FETCH_CODES)
 
 
 STATUSES = [
