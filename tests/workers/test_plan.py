@@ -316,6 +316,18 @@ def test_a_change_seen_while_the_wallet_fails_is_not_forgotten() -> None:
     assert simulation.pushed(DataType.PNL) == [("flat", 0, 0), ("long", Decimal(-1), Decimal(3))]
 
 
+def test_a_wallet_that_failed_after_a_change_is_read_before_pnl_goes_out_whatever_its_interval() -> None:
+    simulation = Simulation(timing=Timing({**DEFAULT_INTERVALS, DataType.BALANCE: 60.0}))
+    simulation.run_until(START_MS + 12_000)
+    account = simulation.account
+    account.fingerprint, account.realized, account.today = "long", Decimal(-1), Decimal(3)
+    simulation.failing = {Resource.WALLET}
+    simulation.run_until(START_MS + 16_000)
+    simulation.failing = set()
+    simulation.run_until(START_MS + 26_000)
+    assert simulation.pushed(DataType.PNL) == [("flat", 0, 0), ("long", Decimal(-1), Decimal(3))]
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("change"), st.sampled_from(["fingerprint", "realized", "today", "wallet", "orders"])),
