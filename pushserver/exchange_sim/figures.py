@@ -15,6 +15,8 @@ from pushserver.exchange_sim.money import ZERO, text
 from pushserver.exchange_sim.valuation import value_position, value_wallet
 
 DAY_MS = 86_400_000
+#: Under isolated margin the dollar coins are what is free and what is used.
+ISOLATED_MARGIN_COINS = frozenset({"USDT", "USDC"})
 TYPES = ("balance", "positions", "pnl", "orders")
 
 
@@ -22,14 +24,14 @@ def figures_of(account: Account, market: Market, now_ms: int, settle_coin: str =
     """``{"balance": {...}, "positions": [...], "pnl": {...}, "orders": [...]}`` at this instant."""
     positions = position_figures(account, market, settle_coin)
     return {
-        "balance": balance_figures(account, market, settle_coin),
+        "balance": balance_figures(account, market),
         "positions": positions,
         "pnl": pnl_figures(account, market, now_ms, settle_coin),
         "orders": order_figures(account, market, settle_coin),
     }
 
 
-def balance_figures(account: Account, market: Market, settle_coin: str) -> dict[str, str] | None:
+def balance_figures(account: Account, market: Market) -> dict[str, str] | None:
     """None for a wallet never used: all its totals are blank."""
     if not account.coins and not account.positions and not account.orders:
         return None
@@ -37,12 +39,12 @@ def balance_figures(account: Account, market: Market, settle_coin: str) -> dict[
     available, used = wallet.total_available, wallet.total_initial_margin
     if account.margin_mode == "ISOLATED_MARGIN":
         available = used = ZERO
-        coin = wallet.coins.get(settle_coin)
-        if coin is not None:
-            record = account.coins.get(settle_coin) or Coin(settle_coin)
+        for name in ISOLATED_MARGIN_COINS & wallet.coins.keys():
+            coin = wallet.coins[name]
+            record = account.coins.get(name) or Coin(name)
             margin = coin.position_margin + coin.order_margin
-            used = margin * coin.usd_price
-            available = (record.wallet_balance - margin - record.locked - record.bonus) * coin.usd_price
+            used += margin * coin.usd_price
+            available += (record.wallet_balance - margin - record.locked - record.bonus) * coin.usd_price
     return {
         "total_balance": text(wallet.total_equity),
         "available_balance": text(available),

@@ -11,6 +11,10 @@ from pushserver.feeds.coins import coins_of, in_dollars
 from pushserver.feeds.numbers import decimal_at, is_blank, rows_at
 from pushserver.model import Balance
 
+#: The coins that are margin where every position has its own, whatever markets are configured: the balance is the
+#: account's, not a market's.
+ISOLATED_MARGIN_COINS = frozenset({"USDT", "USDC"})
+
 
 def map_balance(account: Mapping[str, Any], settle_coins: frozenset[str]) -> Balance:
     """The figures of one UNIFIED account object.

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from pushserver.errors import AnswerMalformed
-from pushserver.feeds.balance import map_balance
+from pushserver.feeds.balance import ISOLATED_MARGIN_COINS, map_balance
 from pushserver.feeds.coins import coins_of, settle_coins
 from pushserver.feeds.orders import map_orders
 from pushserver.feeds.pnl import INVERSE, closed_today, map_pnl, realized
@@ -33,7 +33,7 @@ class Figures:
         self._settle_coins = settle_coins(markets)
 
     def balance(self, rows: Rows) -> Balance:
-        return map_balance(_account(rows), self._settle_coins)
+        return map_balance(_account(rows), ISOLATED_MARGIN_COINS)
 
     def positions(self, rows: Rows) -> tuple[Position, ...]:
         return map_positions(rows)

@@ -64,7 +64,8 @@ def log_in(page: Any, stack: Stack, number: int = 1) -> None:
     page.fill("#password", f"password-{number}")
     page.click("#login-button")
     page.wait_for_selector("#connection[data-state=connected]")
-    page.wait_for_function("document.querySelectorAll('.badge[data-state=live]').length === 4")
+    # Not wait_for_function: it evaluates text, which the page's security policy forbids.
+    wait_until(lambda: page.locator(".badge[data-state=live]").count() == 4, 20, "four live types")
 
 
 def shown_balance(page: Any) -> Decimal:
