@@ -79,7 +79,11 @@ def add_user(name: str, user_id: int | None, api_key: str | None, api_secret_std
 @friendly
 def list_users() -> None:
     """One line per user: id, name, state, masked API key, day of creation."""
-    for user in _accounts(Settings.from_env()).users():
+    found = _accounts(Settings.from_env()).users()
+    if not found:
+        # Not among the lines that a script reads.
+        click.echo("there are no users", err=True)
+    for user in found:
         day = datetime.fromtimestamp(user.created_s, UTC).date()
         state = "disabled" if user.disabled else "enabled"
         click.echo(f"{user.id}\t{user.name}\t{state}\t{user.api_key or '-'}\t{day}")
@@ -190,7 +194,10 @@ def demo(port: int) -> None:
 
 
 def _accounts(settings: Settings) -> AccountStore:
-    return AccountStore.open(settings.database_url, settings.credentials_keys, SystemClock())
+    """The store, its schema up to date: an empty database simply has no users."""
+    accounts = AccountStore.open(settings.database_url, settings.credentials_keys, SystemClock())
+    accounts.upgrade()
+    return accounts
 
 
 def _provisioning(settings: Settings) -> Provisioning:

@@ -55,7 +55,10 @@ class Database:
         return self._call(lambda: _in_session(self._writer, work))
 
     def upgrade(self) -> None:
-        """Bring the schema up to date, creating it where there is none; safe from several processes at once."""
+        """Bring the schema up to date, creating it where there is none; safe from several processes at once.
+
+        Costs one read when there is nothing to do. A schema of a newer program is left alone: it serves older ones.
+        """
         self._call(self._upgrade, limit_s=UPGRADE_LIMIT_S)
 
     def revision(self) -> tuple[str | None, str | None]:
@@ -92,6 +95,9 @@ class Database:
                 raise _unavailable(error) from None
 
     def _upgrade_once(self) -> None:
+        with self._engine.connect() as connection:
+            if not _is_outdated(MigrationContext.configure(connection).get_current_revision()):
+                return
         sqlite = self._engine.dialect.name == "sqlite"
         if sqlite:
             with self._engine.execution_options(no_transaction=True).connect() as connection:
@@ -105,6 +111,13 @@ class Database:
             config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+
+def _is_outdated(revision: str | None) -> bool:
+    """Whether a schema of this revision (None: there is none) lacks something. Unknown ones come from the future."""
+    script = ScriptDirectory(str(MIGRATIONS))
+    older = {known.revision for known in script.walk_revisions()} - {script.get_current_head()}
+    return revision is None or revision in older
 
 
 def _engine(url: Secret) -> Engine:

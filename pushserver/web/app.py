@@ -21,6 +21,7 @@ from pushserver.exchange.bybit import BybitExchange
 from pushserver.loop_lag import LoopLagProbe
 from pushserver.metrics import PrometheusObserver
 from pushserver.observers import LifecycleReported, Observers
+from pushserver.schema_upgrade import start_upgrade
 from pushserver.settings import Settings
 from pushserver.tokens import tokens_from_settings
 from pushserver.web.api.answers import register_error_handlers
@@ -102,7 +103,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     app.extensions["observer"] = observer
 
     listener.start()
-    kicks.start()
+    kicks.start(after=start_upgrade(accounts.upgrade, "web", clock, observer))
     Ticker(sockets, deliveries.ensure_scheduled, clock).start()
     LoopLagProbe("web", clock, observer).start()
     observer.record(LifecycleReported("web", "started"))

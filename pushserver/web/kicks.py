@@ -22,6 +22,8 @@ from pushserver.web.sockets import Sockets
 logger = logging.getLogger(__name__)
 
 RECHECK_EVERY_S = 15.0
+#: The first look does not wait longer for what it comes after.
+FIRST_LOOK_WITHIN_S = 3.0
 
 
 class AccessMemory(Protocol):
@@ -42,8 +44,9 @@ class Kicks:
         self._access = access
         self._read_rules = read_rules
 
-    def start(self) -> None:
-        gevent.spawn(self._run)
+    def start(self, after: gevent.Greenlet | None = None) -> None:
+        """``after`` is what makes the database ready to be read; with a database that is away it takes long."""
+        gevent.spawn(self._run, after)
 
     def on_signal(self, signal: Signal) -> None:
         """Called by the bus listener: must not block."""
@@ -73,7 +76,9 @@ class Kicks:
         for phone in phones:
             self._sockets.kick(phone, code)
 
-    def _run(self) -> None:
+    def _run(self, after: gevent.Greenlet | None) -> None:
+        if after is not None:
+            after.join(FIRST_LOOK_WITHIN_S)
         while True:
             try:
                 self.recheck()

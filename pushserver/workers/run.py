@@ -26,6 +26,7 @@ from pushserver.exchange.bybit import BybitExchange
 from pushserver.loop_lag import LoopLagProbe
 from pushserver.metrics import PrometheusObserver, serve_worker_metrics
 from pushserver.observers import LifecycleReported, Observer, Observers
+from pushserver.schema_upgrade import start_upgrade
 from pushserver.settings import Settings
 from pushserver.workers.asking import Asking
 from pushserver.workers.credentials import CredentialsCache
@@ -38,8 +39,8 @@ from pushserver.workers.timing import Timing
 EXIT_STOPPED = 0
 EXIT_SETTINGS_WRONG = 2
 EXIT_FORCED = 130
-#: An id no user has.
-NOBODY = 0
+#: How long the start waits for the database, so that its first connection is open before anybody is in a hurry.
+OPEN_DATABASE_S = 2.0
 #: How long rounds under way may take once the worker is told to stop.
 DRAIN_S = 10.0
 CLOSE_S = 2.0
@@ -98,7 +99,8 @@ def run(settings: Settings) -> int:
     port = serve_worker_metrics(settings.worker_metrics_bind, metrics.registry)
 
     stop_on_signals(pool)
-    touch_database(accounts, observer)
+    # A database that is away is no reason not to start.
+    start_upgrade(accounts.upgrade, "push worker", clock, observer).join(OPEN_DATABASE_S)
     listener.start()
     gevent.spawn(forget_old_keys, credentials)
     LoopLagProbe("worker", clock, observer).start()
@@ -113,14 +115,6 @@ def run(settings: Settings) -> int:
         accounts.close()
     observer.record(LifecycleReported("push worker", "stopped", f"{given_back} rounds given back"))
     return EXIT_STOPPED
-
-
-def touch_database(accounts: AccountStore, observer: Observer) -> None:
-    """Open the first connection before anybody is in a hurry. A database that is away is no reason not to start."""
-    try:
-        accounts.credentials(NOBODY)
-    except StoreUnavailable as error:
-        observer.record(LifecycleReported("push worker", "database unavailable", error.message))
 
 
 def stop_on_signals(pool: WorkerPool) -> None:

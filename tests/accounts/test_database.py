@@ -11,6 +11,7 @@ from pathlib import Path
 
 import gevent
 import pytest
+from sqlalchemy import text
 
 from pushserver.accounts.database import Database
 from pushserver.accounts.models import Base
@@ -77,6 +78,28 @@ def test_several_processes_may_create_the_schema_at_once(database_url: Secret) -
         answers.append(process.communicate(timeout=60)[0].strip())
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert answers == ["('0001', '0001')"] * 3
+
+
+def test_a_schema_that_is_up_to_date_is_only_looked_at(sqlite_url: Secret, clock: ManualClock) -> None:
+    store = open_store(sqlite_url, clock)
+    store.upgrade()
+    other = sqlite3.connect(path_of(sqlite_url), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    store.upgrade()
+    other.close()
+    store.close()
+
+
+def test_a_schema_of_a_newer_program_is_left_alone(database_url: Secret) -> None:
+    store = open_store(database_url, SystemClock())
+    store.upgrade()
+    database = Database(database_url, SystemClock())
+    database.write(lambda session: session.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+    store.upgrade()
+    assert store.revision()[0] == "9999"
+    assert store.users() == []
+    database.close()
+    store.close()
 
 
 def test_sqlite_readers_do_not_wait_for_a_writer(sqlite_url: Secret, clock: ManualClock) -> None:
