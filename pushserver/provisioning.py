@@ -14,6 +14,7 @@ from pushserver.accounts.store import AccountStore
 from pushserver.bus import signals
 from pushserver.bus.access import AccessList
 from pushserver.bus.signals import Signal, SignalKind
+from pushserver.bus.states import States
 from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable
 from pushserver.model import Secret
@@ -26,16 +27,16 @@ class Provisioning:
         self._accounts = accounts
         self._client = redis_client
         self._access = AccessList(redis_client, clock)
+        self._states = States(redis_client, clock)
         self._warn = warn
 
     def add(
         self, name: str, password: Secret, user_id: int | None, api_key: str | None, api_secret: Secret | None
     ) -> User:
-        """Create the schema if needed, the user, and the exchange key if one is given."""
+        """Create the user, and the exchange key if one is given."""
         if api_key is not None and api_secret is not None:
             # Before anything is stored, so that a bad key leaves no half-made user behind.
             check_key(api_key, api_secret)
-        self._accounts.upgrade()
         user = self._accounts.add_user(name, password, user_id)
         if api_key is not None and api_secret is not None:
             self._accounts.set_key(user.id, api_key, api_secret)
@@ -69,6 +70,11 @@ class Provisioning:
         user = self._accounts.user(name)
         self._accounts.remove(user.id)
         self._tell(Signal(SignalKind.USER_DISABLED, user.id), lambda: self._access.disable(user.id))
+        # Only now, when the push workers have been told to commit no more of this user.
+        try:
+            self._states.forget(user.id)
+        except StoreUnavailable as error:
+            self._warn(f"warning: {error.message}; the user's last figures leave it by themselves within a day")
         return user
 
     def revoke_tokens(self, name: str) -> User:

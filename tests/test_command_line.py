@@ -22,7 +22,7 @@ from pushserver.bus import keys
 from pushserver.bus.connection import connect
 from pushserver.bus.signals import SignalKind, parse
 from pushserver.clock import SystemClock
-from pushserver.model import Secret
+from pushserver.model import DataType, Secret
 from pushserver.settings import Settings
 from pushserver.tokens import tokens_from_settings
 
@@ -155,6 +155,40 @@ def test_a_password_can_be_replaced(run: Run, environ: dict[str, str]) -> None:
     add(run)
     assert run("users", "set-password", "alice", "--password-stdin", stdin="new\n").exit_code == 0
     assert store_of(environ).authenticate("alice", Secret("new")) is not None
+
+
+def test_an_empty_database_has_no_users_and_is_no_outage(run: Run) -> None:
+    answer = run("users", "list")
+    assert (answer.exit_code, answer.stdout, answer.stderr) == (0, "", "there are no users\n")
+    answer = run("users", "rotate-keys")
+    assert (answer.exit_code, answer.stdout) == (0, "0 keys encrypted again\n")
+
+
+def test_C07_removing_a_user_deletes_what_redis_keeps_of_the_account(run: Run, redis_url: str) -> None:
+    add(run, "alice", "--user-id", "4", REDIS_URL=redis_url)
+    client = connect(Secret(redis_url))
+    client.hset(keys.state(4, DataType.PNL), "seq", 1)
+    client.set(keys.memo(4), b"{}")
+    client.hset(keys.state(5, DataType.PNL), "seq", 1)
+    assert run("users", "remove", "alice", REDIS_URL=redis_url).stderr == ""
+    assert sorted(client.keys("push:{*")) == sorted(
+        name.encode() for name in (keys.access(4), keys.state(5, DataType.PNL))
+    )
+    client.close()
+
+
+def test_C07_without_redis_a_user_is_removed_all_the_same(run: Run) -> None:
+    add(run)
+    answer = run("users", "remove", "alice")
+    assert (answer.exit_code, answer.stdout) == (0, "user 1 alice removed\n")
+    assert [line.partition(":")[0] for line in answer.stderr.splitlines()] == ["warning", "warning"]
+    assert "within a day" in answer.stderr
+
+
+@pytest.mark.parametrize("command", ["disable", "enable", "remove", "revoke-tokens"])
+def test_without_any_user_a_name_is_unknown(run: Run, command: str) -> None:
+    answer = run("users", command, "nobody")
+    assert (answer.exit_code, answer.stderr) == (1, "unknown_user: there is no user nobody\n")
 
 
 @pytest.mark.parametrize("command", ["disable", "enable", "remove", "revoke-tokens"])

@@ -150,6 +150,14 @@ class States:
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
 
+    def forget(self, user_id: int) -> None:
+        """Delete everything that is kept of the user's account: the states of all types, and the memo of the rounds."""
+        try:
+            names = [keys.state(user_id, data_type) for data_type in DataType]
+            self._client.delete(*names, keys.memo(user_id))
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
+
     def watched(self, user_ids: Sequence[int]) -> dict[int, frozenset[DataType]]:
         """Which types of each user any web worker listens to: Redis knows, and forgets the dead by itself."""
         try:

@@ -8,6 +8,7 @@ import pytest
 
 from pushserver.bus import keys
 from pushserver.bus.connection import connect
+from pushserver.bus.memos import Memos
 from pushserver.bus.states import Commit, States
 from pushserver.clock import ManualClock, SystemClock
 from pushserver.errors import StoreUnavailable
@@ -50,6 +51,25 @@ def heard(pubsub):
         if message["type"] == "smessage":
             messages.append(parse_message(message["data"], SystemClock().wall_ms()))
     return messages
+
+
+def test_C07_nothing_is_kept_of_a_forgotten_user_and_everything_of_others(client, states):
+    for user_id in (4, 5):
+        commit(states, "10", NOW_MS, user_id)
+        for data_type in DataType:
+            states.set_status(user_id, data_type, Freshness.STOPPED, "key_invalid", "text")
+        Memos(client).write(user_id, b"{}")
+    of_others = client.keys("push:{5}:*")
+    states.forget(4)
+    states.forget(4)
+    assert len(of_others) == 5
+    assert sorted(client.keys("*")) == sorted(of_others)
+    assert states.read([(4, DataType.BALANCE)])[0].frame is None
+
+
+def test_C07_forgetting_without_redis_is_said():
+    with pytest.raises(StoreUnavailable):
+        States(connect(Secret("redis://127.0.0.1:1/0")), SystemClock()).forget(4)
 
 
 def test_a_changed_state_is_stored_and_published_with_the_same_seq(client, states):

@@ -10,6 +10,9 @@ import pytest
 import socketio
 import websocket
 
+from pushserver.bus import keys
+from pushserver.bus.connection import connect
+from pushserver.model import DataType, Secret
 from tests.system.harness import Stack, wait_until
 from tests.system.phones import NodePhone, PythonPhone
 from tests.system.raw_client import RawClient
@@ -123,6 +126,22 @@ def test_A08_a_disabled_user_and_a_revoked_token_are_refused(stack):
     stack.command("users", "enable", "user1")
 
 
+def test_C07_a_removed_users_sockets_are_closed_and_nothing_is_kept(stack):
+    stack.command("users", "add", "leaver", "--user-id", "88", "--password-stdin", given="password\n")
+    redis = connect(Secret(stack.redis_url))
+    redis.hset(keys.state(88, DataType.BALANCE), "seq", 1)
+    clients = [RawClient(stack.url) for _ in range(4)]
+    for client in clients:
+        assert client.connect({"token": stack.token(88)}).startswith("40")
+    stack.command("users", "remove", "leaver")
+    for client in clients:
+        assert client.event("error", 2)["code"] == "user_disabled"
+        assert client.closed_within(1.0)
+    assert redis.keys("push:{88}:*") == [keys.access(88).encode()]
+    assert refusal_of(RawClient(stack.url), {"token": stack.token(88)})["message"] == "user_disabled"
+    redis.close()
+
+
 def test_A10_a_token_that_expires_is_announced_and_then_closes_the_connection(stack):
     client = RawClient(stack.url)
     client.connect({"token": stack.token(4, ttl_s=3)})
@@ -177,6 +196,12 @@ def test_B07_polling_is_refused_with_a_text_that_says_why(stack):
 def test_B01_a_page_of_another_site_is_closed_before_any_event(stack):
     with pytest.raises((ConnectionError, json.JSONDecodeError, websocket.WebSocketException)):
         RawClient(stack.url, header=["Origin: https://evil.example"])
+
+
+def test_B03_a_forged_host_does_not_make_another_site_our_own(stack):
+    forged = ["X-Forwarded-Host: evil.example", "X-Forwarded-Proto: https", "Forwarded: host=evil.example"]
+    with pytest.raises((ConnectionError, json.JSONDecodeError, websocket.WebSocketException)):
+        RawClient(stack.url, header=["Origin: https://evil.example", *forged])
 
 
 def test_another_emitter_on_the_shared_queue_reaches_a_room_and_no_other(stack):
