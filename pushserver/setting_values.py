@@ -37,6 +37,8 @@ def redis_url(raw: str) -> Secret:
     scheme = raw.split("://", 1)[0] if "://" in raw else ""
     if scheme not in REDIS_SCHEMES:
         raise ValueError(f"must start with one of {', '.join(name + '://' for name in REDIS_SCHEMES)}")
+    if scheme == "redis+cluster":
+        raise ValueError("a cluster cannot be listened to yet; use one server or redis+sentinel://")
     if scheme == "unix":
         return Secret(raw)
     if not urlsplit(raw).netloc:

@@ -1,4 +1,4 @@
-"""Opens the Redis named by ``REDIS_URL``: standalone, TLS, unix socket, Sentinel or Cluster.
+"""Opens the Redis named by ``REDIS_URL``: standalone, TLS, unix socket or Sentinel.
 
 Timeouts are short and retries few on purpose: a caller that waits for a lost Redis holds a greenlet and a phone.
 """
@@ -10,7 +10,6 @@ from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
@@ -28,7 +27,7 @@ REDIS_FAILURES = (RedisError, OSError)
 def connect(url: Secret, *, timeout_s: float = COMMAND_TIMEOUT_S, max_connections: int = 200) -> Any:
     """A client for commands; nothing is sent before the first of them.
 
-    Returns a ``redis.Redis`` (or ``RedisCluster``) that gives bytes, with one retry on a connection that was
+    Returns a ``redis.Redis`` that gives bytes, with one retry on a connection that was
     closed while idle.
     """
     raw = url.reveal()
@@ -43,8 +42,6 @@ def connect(url: Secret, *, timeout_s: float = COMMAND_TIMEOUT_S, max_connection
     }
     if scheme == "redis+sentinel":
         return _sentinel_master(raw, options)
-    if scheme == "redis+cluster":
-        return _cluster(raw, timeout_s)
     return redis.Redis.from_url(raw, **options)
 
 
@@ -79,8 +76,3 @@ def _sentinel_master(raw: str, options: dict[str, Any]) -> Any:
     database, name = urlsplit(raw).path.strip("/").split("/")
     sentinel = Sentinel(_nodes(raw), sentinel_kwargs={"socket_timeout": options["socket_timeout"]})
     return sentinel.master_for(name, db=int(database), **_login(raw), **options)
-
-
-def _cluster(raw: str, timeout_s: float) -> Any:
-    nodes = [ClusterNode(host, port) for host, port in _nodes(raw)]
-    return RedisCluster(startup_nodes=nodes, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, **_login(raw))

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -46,7 +47,7 @@ class Child:
             text=True,
             errors="replace",
             start_new_session=True,
-            preexec_fn=_die_with_parent if hasattr(_libc, "prctl") else None,
+            preexec_fn=partial(_die_with, os.getpid()) if hasattr(_libc, "prctl") else None,
         )
         threading.Thread(target=self._copy, daemon=True).start()
 
@@ -58,16 +59,24 @@ class Child:
     def last_lines(self) -> list[str]:
         return self.log_path.read_text(errors="replace").splitlines()[-LAST_LINES:]
 
-    def stop(self) -> None:
-        """TERM, and KILL to its whole group when that is not heard."""
+    def tell_to_stop(self) -> None:
         if self._process.poll() is None:
             self._process.terminate()
+
+    def stop(self) -> None:
+        """Tell it to stop, wait for its end, and kill it when it does not listen."""
+        self.tell_to_stop()
         try:
             self._process.wait(STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+
+    def kill(self) -> None:
+        """Its whole group, at once. Safe to call from a signal handler."""
+        if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
 
     def _copy(self) -> None:
         assert self._process.stdout is not None
@@ -96,5 +105,8 @@ def free_port(wanted: int = 0) -> int:
     raise OSError("no free port was found on 127.0.0.1")
 
 
-def _die_with_parent() -> None:
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def _die_with(parent: int) -> None:
+    """In the new process: ask the kernel for a TERM when the demo is gone, unless it went meanwhile."""
+    _libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    if os.getppid() != parent:
+        os._exit(1)

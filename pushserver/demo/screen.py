@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pushserver.clock import SystemClock
@@ -16,17 +17,20 @@ TROUBLE_LINE = re.compile(r"^\S+ (WARNING|ERROR|CRITICAL) ")
 
 
 class Screen:
-    """Prints whole lines from any thread. On a terminal a running step shows its seconds."""
+    """Prints whole lines from any thread. On a terminal a running step shows its seconds.
 
-    def __init__(self) -> None:
+    ``on_lost`` is called once when nobody reads any more: the terminal was closed, or the other end of a pipe.
+    """
+
+    def __init__(self, on_lost: Callable[[], None]) -> None:
+        self._on_lost = on_lost
         self._clock = SystemClock()
         self._lock = threading.Lock()
         self._quiet = threading.Event()
         self._is_terminal = sys.stdout.isatty()
 
     def say(self, text: str = "") -> None:
-        with self._lock:
-            print(text, flush=True)
+        self._write(f"{text}\n")
 
     def be_quiet(self) -> None:
         """From now on lines of the children are not shown: they are being stopped."""
@@ -59,6 +63,16 @@ class Screen:
 
     def _count(self, head: str, started: float, done: threading.Event) -> None:
         while not done.wait(0.1):
-            with self._lock:
-                if not done.is_set():
-                    print(f"\r{head} {self._clock.monotonic_s() - started:.1f} s", end="", flush=True)
+            self._write(f"\r{head} {self._clock.monotonic_s() - started:.1f} s", unless=done)
+
+    def _write(self, text: str, unless: threading.Event | None = None) -> None:
+        with self._lock:
+            if unless is not None and unless.is_set():
+                return
+            try:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            except OSError:
+                # What is still buffered would fail once more when Python ends.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                self._on_lost()
