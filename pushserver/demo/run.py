@@ -183,8 +183,9 @@ class Demo:
         say = self._screen.say
         say()
         say(f"  open:     http://127.0.0.1:{self._web_port}")
-        say(f"  username: {USERS[0]}   (or {', '.join(USERS[1:])}, same password)")
+        say(f"  username: {USERS[0]}")
         say(f"  password: {self._password}")
+        say(f"  also:     {' and '.join(USERS[1:])}, with the same password")
         for port in (self._web_metrics_port, *self._worker_metrics_ports):
             say(f"  metrics:  http://127.0.0.1:{port}/metrics")
         say(f"  logs:     {self._folder}")

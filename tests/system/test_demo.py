@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -111,3 +112,30 @@ def test_a_stop_while_it_starts_is_heard(tmp_path):
     run.line("starting the simulated exchange")
     run.process.send_signal(signal.SIGTERM)
     assert run.process.wait(30) == 0, run.text()
+
+
+def test_a_reader_that_goes_away_ends_the_demo(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-m", "pushserver", "demo", "--port", "0"],
+        cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    ) as process:  # fmt: skip
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(40) == 0
+        assert process.stderr.read() == b""
+    assert list(tmp_path.glob("pushserver-demo-*")) == []
+
+
+def test_a_second_signal_hurries(demo):
+    demo.line(r"emitting event")
+    family = demo.family()
+    [web] = [
+        process for process in demo.family() if "wsgi:app" in process.cmdline() and process.ppid() == demo.process.pid
+    ]
+    web.suspend()  # it cannot hear the first one
+    demo.process.send_signal(signal.SIGINT)
+    demo.line(r"stopping")
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.process.wait(5) == 0
+    wait_until(lambda: gone(family), 5, "every process to be gone")
