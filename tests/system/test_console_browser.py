@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import urllib.request
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -145,3 +146,75 @@ def test_F07_what_an_update_says_is_text_and_never_markup(stack, page):
     emitter.emit("positions_update", {**update, "seq": 2**52, "as_of": 2**41}, room="positions_1")
     wait_until(lambda: hostile in page.inner_text("[data-type=positions]"), 10, "the hostile symbol")
     assert page.locator("[data-type=positions] img").count() == 0
+
+
+def give_token(page: Any, token: str, ttl_s: int) -> None:
+    """Let the login answer with a token of the test's own."""
+    answer = {"token": token, "token_type": "Bearer", "expires_in": ttl_s, "user_id": 1}
+    page.route("**/api/auth/login", lambda route: route.fulfill(json=answer))
+
+
+def test_a_token_that_runs_out_is_replaced_without_losing_the_connection(stack, page):
+    give_token(page, stack.token(1, ttl_s=63), 63)  # the server warns 60 s ahead
+    log_in(page, stack)
+    assert "min" not in page.inner_text("#token-expiry")
+    wait_until(lambda: page.inner_text("#token-expiry").endswith("min"), 20, "an hour's token")
+    journal = page.inner_text("#journal")
+    assert "token_expiring" in journal and "new token" in journal
+    assert page.get_attribute("#connection", "data-state") == "connected"
+    assert "reconnecting" not in journal
+
+
+def test_a_session_that_was_ended_elsewhere_comes_back_to_the_login(stack, page):
+    token = stack.token(1)
+    give_token(page, token, 3600)
+    log_in(page, stack)
+    request = urllib.request.Request(
+        f"{stack.url}/api/auth/logout", method="POST", headers={"Authorization": f"Bearer {token}"}
+    )
+    urllib.request.urlopen(request, timeout=10).close()
+    page.wait_for_selector("#login-form", state="visible", timeout=20_000)
+    assert "Your session was ended" in page.inner_text("#login-error")
+
+
+def test_a_busy_server_is_asked_again_after_a_while(stack, page):
+    refusals = ["server_busy", "too_many_connections"]
+
+    def serve(socket: Any) -> None:
+        if not refusals:
+            socket.connect_to_server()
+            return
+        code = refusals.pop(0)
+        socket.on_message(
+            lambda _: socket.send(f'44{{"message":"{code}","data":{{"code":"{code}","message":"Come back later."}}}}')
+        )
+        socket.send('0{"sid":"x","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":65536}')
+
+    page.route_web_socket("**/socket.io/**", serve)
+    log_in(page, stack)
+    journal = page.inner_text("#journal")
+    assert journal.count("refused") == 2 and "Come back later." in journal
+    assert refusals == []
+
+
+def test_a_state_older_than_the_one_shown_is_dropped(stack, page):
+    log_in(page, stack)
+    before = shown_balance(page)
+    data = {"total_balance": 1, "available_balance": 1, "used_margin": 0}
+    emitter = socketio.RedisManager(stack.redis_url, channel="pushserver", write_only=True)
+    emitter.emit("balance_update", {"type": "balance_update", "data": data, "seq": 1, "as_of": 1}, room="balance_1")
+    wait_until(lambda: "older than shown, dropped" in page.inner_text("#journal"), 10, "the drop to be told")
+    assert shown_balance(page) == before
+
+
+def test_the_server_says_who_is_connected(stack, page):
+    log_in(page, stack)
+    page.click("#whoami")
+    wait_until(lambda: "Worker" in page.inner_text("#whoami-answer"), 10, "the answer")
+    answer = page.inner_text("#whoami-answer")
+    for word in ("balance", "positions", "pnl", "orders"):
+        assert word in answer.lower()
+    if os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=f"{os.environ['SCREENSHOTS']}/whoami.png")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#whoami-dialog", state="hidden")
