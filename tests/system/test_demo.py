@@ -31,6 +31,7 @@ class DemoRun:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pushserver", "demo", "--port", str(port)],
                 cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                env={**os.environ, "TMPDIR": str(folder)},  # what a killed demo leaves behind goes with the test
             )  # fmt: skip
 
     def text(self) -> str:

@@ -70,6 +70,7 @@ function showConsole() {
   element("user-id").textContent = `id ${session.userId}`;
   connection = new Connection(session, { onState, onEvent, onLoginNeeded });
   connection.open();
+  tick();
 }
 
 function onLoginNeeded(code, message) {
