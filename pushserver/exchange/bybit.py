@@ -65,7 +65,7 @@ class BybitExchange:
         for market in self._markets:
             if market.category != "spot":
                 rows += all_rows(conversation, POSITIONS_LIMIT, market.category, settleCoin=market.settle_coin)
-        return self._answer(conversation, newest_of_each(rows, "category", "symbol", "positionIdx"))
+        return self._answer(conversation, newest_of_each(rows, "category", "symbol", "positionIdx", "side"))
 
     def closed_pnl(self, credentials: Credentials, since_ms: int, deadline_s: float) -> Answer:
         conversation = self._conversation(Endpoint.CLOSED_PNL, credentials, deadline_s)

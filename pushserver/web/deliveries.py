@@ -72,15 +72,16 @@ class Deliveries:
             self._watches.setdefault(channel, Watch(phone.user_id, data_type)).joining += 1
         try:
             self.listener.subscribe(watches, SUBSCRIBE_TIMEOUT_S)
+            if new and not phone.gone:
+                self._wake(phone.user_id)
         finally:
+            # From here to the caller's answer nothing waits, so no update can overtake it.
             for channel, data_type in watches.items():
                 watch = self._watches[channel]
                 watch.joining -= 1
                 if not phone.gone:
                     self._join(phone, watch, data_type)
                 self._release(channel, watch)
-        if new and not phone.gone:
-            self._wake(phone.user_id)
         return new
 
     def unsubscribe(self, phone: Phone, data_types: Iterable[DataType]) -> None:
@@ -104,10 +105,13 @@ class Deliveries:
 
         While Redis does not answer, it is tried again in the background until it does.
         """
+        data_types = [data_type for data_type in data_types if data_type in phone.subscribed]
+        if not data_types or phone.gone:
+            return
         try:
             stored = self._states.read([(phone.user_id, data_type) for data_type in data_types])
         except StoreUnavailable:
-            gevent.spawn_later(RETRY_S, self._send_stored_later, phone, data_types, since)
+            gevent.spawn_later(RETRY_S, self.send_stored, phone, data_types, since)
             return
         for data_type, state in zip(data_types, stored, strict=True):
             if data_type not in phone.subscribed:
@@ -178,13 +182,6 @@ class Deliveries:
             self._schedule.wake([user_id])
         except StoreUnavailable:
             logger.debug("user %d could not be woken; ensure_scheduled makes up for it", user_id)
-
-    def _send_stored_later(
-        self, phone: Phone, data_types: Sequence[DataType], since: Mapping[DataType, int] | None
-    ) -> None:
-        wanted = [data_type for data_type in data_types if data_type in phone.subscribed]
-        if wanted and not phone.gone:
-            self.send_stored(phone, wanted, since)
 
     def _send_state(self, phones: Iterable[Phone], data_type: DataType, state: StoredState, kind: str) -> None:
         if state.frame is not None:

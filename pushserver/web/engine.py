@@ -50,6 +50,8 @@ class EngineServer(engineio.Server):
 
     gate: Gate
     clock: Clock
+    #: Origins that may connect beside our own pages'.
+    other_origins: tuple[str, ...] = ()
 
     def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         query = parse_qs(environ.get("QUERY_STRING", ""))
@@ -57,6 +59,11 @@ class EngineServer(engineio.Server):
             return _refuse(start_response, "400 Bad Request", _NOT_WEBSOCKET)
         response: Iterable[bytes] = super().handle_request(environ, start_response)
         return response
+
+    def _cors_allowed_origins(self, environ: dict[str, Any]) -> list[str] | None:
+        """The library's same-origin rule and the configured origins together; None = every origin."""
+        own: list[str] | None = super()._cors_allowed_origins(environ)
+        return None if own is None else [*own, *self.other_origins]
 
     def _handle_connect(
         self, environ: dict[str, Any], start_response: Any, transport: str, jsonp_index: int | None = None
@@ -89,7 +96,7 @@ class SocketServer(socketio.Server):
             async_handlers=False,
             always_connect=False,
             # None = same origin. An empty list would switch the check off.
-            cors_allowed_origins=_allowed(cors_origins),
+            cors_allowed_origins="*" if cors_origins and "*" in cors_origins else None,
             ping_interval=PING_INTERVAL_S,
             ping_timeout=PING_TIMEOUT_S,
             max_http_buffer_size=MAX_MESSAGE_BYTES,
@@ -99,16 +106,11 @@ class SocketServer(socketio.Server):
         )
         self.eio.gate = gate
         self.eio.clock = clock
+        self.eio.other_origins = cors_origins or ()
         self.manager_initialized = True
 
     def _engineio_server_class(self) -> type[EngineServer]:
         return EngineServer
-
-
-def _allowed(cors_origins: tuple[str, ...] | None) -> Any:
-    if not cors_origins:
-        return None
-    return "*" if "*" in cors_origins else list(cors_origins)
 
 
 def _handshake(environ: dict[str, Any]) -> Handshake:

@@ -1,9 +1,13 @@
-"""What each event of the contract does. Each handler returns the body of the ack, or raises a PushserverError."""
+"""What each event of the contract does.
+
+Each handler returns the body of the ack and what follows it (states come after the answer), or raises a
+PushserverError.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from pushserver.bus.states import States
@@ -14,7 +18,9 @@ from pushserver.model import DataType, room
 from pushserver.web.deliveries import Deliveries
 from pushserver.web.payloads import TypeChoice, parse_resync, parse_token, parse_types
 from pushserver.web.phones import Phone
-from pushserver.web.sockets import NAMESPACE, AccessCheck, Handler, Verifier, connected_payload
+from pushserver.web.sockets import NAMESPACE, AccessCheck, Handler, Verifier, connected_payload, nothing
+
+Answer = tuple[object, Callable[[], None]]
 
 
 class DueTimes(Protocol):
@@ -55,7 +61,7 @@ class Handlers:
             "whoami": self.whoami,
         }
 
-    def subscribe(self, phone: Phone, arguments: Sequence[Any]) -> object:
+    def subscribe(self, phone: Phone, arguments: Sequence[Any]) -> Answer:
         choice = parse_types(arguments)
         _refuse_if_all_unknown(choice)
         new = self._deliveries.subscribe(phone, choice.accepted)
@@ -65,12 +71,9 @@ class Handlers:
         answer = self._subscription(phone, choice)
         phone.emit("subscribed", answer)
         _name_unknown(phone, choice)
-        wanted = [data_type for data_type in new if data_type in phone.subscribed]
-        if wanted:
-            self._deliveries.send_stored(phone, wanted)
-        return answer
+        return answer, lambda: self._deliveries.send_stored(phone, new)
 
-    def unsubscribe(self, phone: Phone, arguments: Sequence[Any]) -> object:
+    def unsubscribe(self, phone: Phone, arguments: Sequence[Any]) -> Answer:
         choice = parse_types(arguments)
         _refuse_if_all_unknown(choice)
         self._deliveries.unsubscribe(phone, choice.accepted)
@@ -79,9 +82,9 @@ class Handlers:
         answer = self._subscription(phone, choice)
         phone.emit("unsubscribed", answer)
         _name_unknown(phone, choice)
-        return answer
+        return answer, nothing
 
-    def authenticate(self, phone: Phone, arguments: Sequence[Any]) -> object:
+    def authenticate(self, phone: Phone, arguments: Sequence[Any]) -> Answer:
         claims, _ = self._verifier.pick([("payload", parse_token(arguments))])
         self._access.check(claims)
         if claims.user_id != phone.user_id:
@@ -90,25 +93,24 @@ class Handlers:
         phone.expiry_announced = False
         answer = connected_payload(phone)
         phone.emit("connected", answer)
-        return answer
+        return answer, nothing
 
-    def resync(self, phone: Phone, arguments: Sequence[Any]) -> object:
+    def resync(self, phone: Phone, arguments: Sequence[Any]) -> Answer:
         request = parse_resync(arguments)
         if request.ignored:
             phone.emit_error("invalid_payload", 'Only whole numbers of known types count in "since".')
         # Without any seq the client holds nothing: everything it subscribed to is newer than that.
         since = request.since or dict.fromkeys(DataType, 0)
         wanted = [data_type for data_type in DataType if data_type in phone.subscribed and data_type in since]
-        if wanted:
-            self._deliveries.send_stored(phone, wanted, since)
-        return {"types": [data_type.value for data_type in wanted]}
+        answer = {"types": [data_type.value for data_type in wanted]}
+        return answer, lambda: self._deliveries.send_stored(phone, wanted, since)
 
-    def whoami(self, phone: Phone, _arguments: Sequence[Any]) -> object:
+    def whoami(self, phone: Phone, _arguments: Sequence[Any]) -> Answer:
         types = [data_type for data_type in DataType if data_type in phone.subscribed]
         now_ms = self._clock.wall_ms()
         stored = self._states.read([(phone.user_id, data_type) for data_type in types])
         next_due_ms = self._due_times.next_due_ms(phone.user_id)
-        return {
+        answer = {
             "user_id": phone.user_id,
             "types": phone.types(),
             "states": {
@@ -124,6 +126,7 @@ class Handlers:
             "worker_id": os.getpid(),
             "token_expires_at": utc_instant(phone.claims.expires_at_s * 1000),
         }
+        return answer, nothing
 
     def _subscription(self, phone: Phone, choice: TypeChoice) -> dict[str, object]:
         return {

@@ -46,7 +46,12 @@ REFUSALS = {
     "server_busy": "The server cannot take the connection now. Try again shortly.",
 }
 
-Handler = Callable[[Phone, Sequence[Any]], Any]
+#: Returns the body of the ack, and what is to follow it.
+Handler = Callable[[Phone, Sequence[Any]], tuple[Any, Callable[[], None]]]
+
+
+def nothing() -> None:
+    """What follows an ack that says all there is."""
 
 
 class Verifier(Protocol):
@@ -143,6 +148,8 @@ class Sockets:
         if packet.namespace != NAMESPACE:
             name = packet.namespace.encode()
             connection.send_message(b"44" + name + b',{"message":"Invalid namespace"}')
+            if connection.phone is None:
+                self._close_refused(connection, "invalid_namespace")
             return
         if connection.phone is not None:
             connection.phone.emit_error("invalid_payload", "This connection is already open.")
@@ -178,10 +185,13 @@ class Sockets:
 
     def refuse(self, connection: Connection, code: str) -> None:
         """Answer ``connect_error``, then close the transport (clients retry only a closed transport)."""
-        connection.refused = True
         message = REFUSALS.get(code, REFUSALS["server_busy"])
         body = {"message": code, "data": {"code": code, "message": message}}
         connection.send_message(packets.encode_packet(packets.CONNECT_ERROR, body))
+        self._close_refused(connection, code)
+
+    def _close_refused(self, connection: Connection, code: str) -> None:
+        connection.refused = True
         self._observer.record(ConnectionRefused(connection.sid, code))
         gevent.spawn_later(CLOSE_AFTER_REFUSAL_S, connection.close, reason="refused")
 
@@ -191,6 +201,7 @@ class Sockets:
             return
         phone.kicked = True
         phone.emit_error(code, REFUSALS.get(code, code))
+        self._deliveries.unsubscribe(phone, list(DataType))
         gevent.spawn_later(CLOSE_AFTER_REFUSAL_S, phone.connection.close, reason=code)
 
     def drain(self) -> None:
@@ -237,14 +248,14 @@ class Sockets:
             self._answer_error(phone, packet.ack_id, "other", error)
             return
         try:
-            answer = self.handlers[name](phone, data[1:])
+            answer, follow = self.handlers[name](phone, data[1:])
         except PushserverError as error:
             self._answer_error(phone, packet.ack_id, name, error)
             return
         self._observer.record(EventReceived(name, "ok"))
         if packet.ack_id is not None:
-            arguments = [] if answer is None else [answer]
-            phone.connection.send_message(packets.encode_packet(packets.ACK, arguments, packet.ack_id))
+            phone.connection.send_message(packets.encode_packet(packets.ACK, [answer], packet.ack_id))
+        follow()
 
     def _answer_error(self, phone: Phone, ack_id: int | None, event: str, error: PushserverError) -> None:
         details = error.details if isinstance(error, PayloadRefused) else {}

@@ -204,6 +204,34 @@ def test_a_full_last_page_costs_one_question_more(
     assert (len(answer.rows), answer.requests) == (200, 2)
 
 
+def test_a_server_that_ignores_the_limit_is_read_to_the_end(
+    stub: Stub, exchange: BybitExchange, credentials: Credentials, deadline_s: float
+) -> None:
+    stub.handler = in_turn(
+        http(page(*symbols(20), cursor="p2")),
+        http(page(*symbols(20, 20), cursor="p3")),
+        http(page(*symbols(5, 40), cursor="p4")),
+    )
+    answer = exchange.positions(credentials, deadline_s)
+    assert (len(answer.rows), answer.requests) == (45, 3)
+
+
+def test_twenty_rows_that_are_all_end_when_the_cursor_repeats(
+    stub: Stub, exchange: BybitExchange, credentials: Credentials, deadline_s: float
+) -> None:
+    stub.handler = always(http(page(*symbols(20), cursor="again")))
+    answer = exchange.positions(credentials, deadline_s)
+    assert (len(answer.rows), answer.requests) == (20, 2)
+
+
+def test_two_legs_count_even_where_the_index_is_missing(
+    stub: Stub, exchange: BybitExchange, credentials: Credentials, deadline_s: float
+) -> None:
+    legs = [{"symbol": "BTCUSDT", "side": side, "size": "1"} for side in ("Buy", "Sell")]
+    stub.handler = always(http(page(*legs)))
+    assert [row["side"] for row in exchange.positions(credentials, deadline_s).rows] == ["Buy", "Sell"]
+
+
 @pytest.mark.parametrize("cursor", ["", None])
 def test_a_full_page_without_a_cursor_is_the_last(
     stub: Stub, exchange: BybitExchange, credentials: Credentials, deadline_s: float, cursor: Any

@@ -144,8 +144,8 @@ def test_a_second_device_gets_the_newest_state_at_once_with_the_same_seq(stack, 
     second.call("subscribe_trading", {})
     for name in TYPES:
         assert second.wait_for(f"{name}_update", timeout_s=1)["seq"] == first.updates(name)[-1]["seq"]
-    order = [told.name for told in second.told if told.kind == "event"]
-    assert order.index("subscribed") < min(order.index(f"{name}_update") for name in TYPES)
+    order = [told.name if told.kind == "event" else told.kind for told in second.told]
+    assert order.index("subscribed") < order.index("ack") < min(order.index(f"{name}_update") for name in TYPES)
     assert exchange.counters(mark)["requests"] < 16
 
 

@@ -214,6 +214,7 @@ def test_another_namespace_is_refused_by_name(stack):
     client = RawClient(stack.url)
     client.send("40/admin,")
     assert client.packet() == '44/admin,{"message":"Invalid namespace"}'
+    assert client.closed_within(1.0)
 
 
 def test_nothing_of_all_this_was_logged_as_a_traceback(stack):

@@ -110,6 +110,38 @@ def test_everything_a_connection_got_is_taken_back_when_it_ends():
     assert sockets.manager.rooms == {}
 
 
+@pytest.mark.parametrize(
+    ("configured", "origin", "allowed"),
+    [
+        (None, "http://h:1", True),
+        (None, "https://app.example", False),
+        (("https://app.example",), "https://app.example", True),
+        (("https://app.example",), "http://h:1", True),
+        (("https://app.example",), "https://app.example.evil", False),
+        (("https://app.example",), "null", False),
+        (("*",), "https://any.example", True),
+    ],
+)
+def test_B01_B02_our_own_page_and_the_listed_origins_may_connect(configured, origin, allowed):
+    sockets, _ = sockets_with()
+    server = SocketServer(sockets, ManualClock(), RoomManager(None, RecordingObserver()), configured)
+    environ = {"wsgi.url_scheme": "http", "HTTP_HOST": "h:1", "HTTP_ORIGIN": origin}
+    origins = server.eio._cors_allowed_origins(environ)
+    assert (origins is None or origin in origins) is allowed
+    assert server.eio.cors_allowed_origins != []
+
+
+def test_a_kicked_phone_hears_nothing_more_than_why():
+    sockets, _ = sockets_with()
+    left: list[list] = []
+    sockets._deliveries.unsubscribe = lambda phone, data_types: left.append(list(data_types))
+    connection = open_and_connect(sockets)
+    sockets.kick(connection.phone, "user_disabled")
+    sockets.kick(connection.phone, "token_revoked")
+    assert [len(data_types) for data_types in left] == [4]
+    assert sum('"error"' in sent for sent in connection.sent) == 1
+
+
 def test_a_draining_worker_admits_nobody():
     sockets, _ = sockets_with()
     assert sockets.admit()
