@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from pushserver.model import DataType, Market, Secret, TrustedPeer
 
 MARKET_CATEGORIES = ("linear", "inverse", "spot", "option")
+DATABASE_DIALECTS = ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 #: Secrets that stand in documents or examples; a server that runs with one is open to everybody.
 COMMITTED_EXAMPLES = ("change-me", "changeme", "example", "secret-key", "your-secret", "replace-me")
@@ -41,16 +45,37 @@ def redis_url(raw: str) -> Secret:
         raise ValueError("a cluster cannot be listened to yet; use one server or redis+sentinel://")
     if scheme == "unix":
         return Secret(raw)
-    if not urlsplit(raw).netloc:
+    try:
+        parts = urlsplit(raw)
+    except ValueError:
+        # Its own words quote the address, password and all.
+        raise ValueError("is not an address") from None
+    nodes = parts.netloc.rpartition("@")[2]
+    if not nodes:
         raise ValueError("names no host")
-    if scheme == "redis+sentinel" and not re.search(r"/\d+/[\w.-]+$", urlsplit(raw).path):
+    for number, node in enumerate(nodes.split(",") if scheme == "redis+sentinel" else [nodes], 1):
+        _check_node(number, node, port_needed=scheme == "redis+sentinel")
+    if scheme == "redis+sentinel" and not re.search(r"/\d+/[\w.-]+$", parts.path):
         raise ValueError("must end in /DATABASE/NAME, as in redis+sentinel://h1:26379,h2:26379/0/mymaster")
     return Secret(raw)
+
+
+def _check_node(number: int, node: str, *, port_needed: bool) -> None:
+    """Counts the hosts instead of quoting them: a password with a stray / in it would look like one."""
+    found = re.fullmatch(r"(\[[^\[\]]*\]|[^:]*)(?::([0-9]{1,5}))?", node)
+    if not found or (found[2] is None and port_needed) or not 1 <= int(found[2] or 1) <= 65_535:
+        raise ValueError(f"host {number} has no port from 1 to 65535")
+    if port_needed and not found[1]:
+        raise ValueError(f"host {number} has no name")
 
 
 def database_url(raw: str) -> Secret:
     if "://" not in raw:
         raise ValueError("is not a SQLAlchemy URL, such as sqlite:///pushserver.db or postgresql+psycopg://…")
+    # The old name of PostgreSQL's is still what many hosting companies hand out.
+    found = re.match(r"([a-z]+)(\+\w+)?://", raw)
+    if not found or found[1] not in (*DATABASE_DIALECTS, "postgres"):
+        raise ValueError(f"must start with {', '.join(DATABASE_DIALECTS)}, a +driver if you like, and ://")
     return Secret(raw)
 
 
@@ -109,13 +134,26 @@ def stream_url(raw: str) -> str:
     return _url(raw, "wss", "ws") if raw else ""
 
 
-def readable_file(raw: str) -> Path | None:
+def public_key_file(raw: str, algorithm: str) -> Path | None:
+    """A PEM file with a public key that can verify what ``algorithm`` signed; for HS256 it only has to be there."""
     if not raw:
         return None
     path = Path(raw)
     if not path.is_file():
         raise ValueError(f"{raw} is not a file")
+    if algorithm != "HS256" and not _verifies(path, algorithm):
+        raise ValueError(f"{raw} holds no public key for {algorithm}")
     return path
+
+
+def _verifies(path: Path, algorithm: str) -> bool:
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError, UnsupportedAlgorithm):
+        return False
+    if algorithm == "RS256":
+        return isinstance(key, rsa.RSAPublicKey)
+    return isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
 
 
 def markets(raw: str) -> tuple[Market, ...]:

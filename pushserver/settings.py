@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,8 +68,8 @@ class Settings:
         reader = _Reader(os.environ if environ is None else environ)
         algorithm = reader.choice("JWT_ALGORITHM", "HS256", JWT_ALGORITHMS)
         jwks_url = reader.read("JWT_JWKS_URL", "", values.web_url) or None
-        public_key = reader.read("JWT_PUBLIC_KEY_FILE", "", values.readable_file)
-        if algorithm != "HS256" and not jwks_url and not public_key:
+        public_key = reader.read("JWT_PUBLIC_KEY_FILE", "", partial(values.public_key_file, algorithm=algorithm))
+        if algorithm != "HS256" and not reader.text("JWT_JWKS_URL") and not reader.text("JWT_PUBLIC_KEY_FILE"):
             reader.problem(f"JWT_ALGORITHM={algorithm} needs JWT_JWKS_URL or JWT_PUBLIC_KEY_FILE")
         settings = cls(
             redis_url=reader.read("REDIS_URL", "redis://127.0.0.1:6379/0", values.redis_url),

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from pushserver.errors import SettingsError
 from pushserver.model import DataType, Market, Secret
@@ -216,6 +218,9 @@ def test_B03_a_proxy_that_is_no_address_or_everybody_is_refused(raw: str) -> Non
         "rediss://h:1/0",
         "unix:///tmp/x.sock",
         "redis+sentinel://h1:1,h2:2/0/name",
+        "redis+sentinel://u:p,w@h1:1,h2:2/0/name",
+        "redis://[::1]:6379/0",
+        "redis://user:pass:word@h:65535",
     ],
 )
 def test_every_kind_of_redis_is_accepted(url: str) -> None:
@@ -266,9 +271,98 @@ def test_values_out_of_range_are_refused(name: str, value: str) -> None:
     assert len(problems(**{name: value})) == 1
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:notaport/0",
+        "rediss://h:0",
+        "redis://h:65536/0",
+        "redis://user:canary@h:/0",
+        "redis://user:canary/x@h:1/0",
+        "redis://user:canary\u2100@h:1",
+        "redis+sentinel://h1:1,h2:notaport/0/name",
+        "redis+sentinel://h1:1,h2/0/name",
+        "redis+sentinel://h1:1,:2/0/name",
+        "redis+sentinel://h1:1,/0/name",
+    ],
+)
+def test_a_redis_whose_port_is_none_is_refused_without_quoting_it(url: str) -> None:
+    [problem] = problems(REDIS_URL=url)
+    assert problem.startswith("REDIS_URL: ") and "canary" not in problem
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://",
+        "sqlite:////a/b.db",
+        "postgresql://u:p@h/x",
+        "postgres://u:p@h/x",
+        "postgresql+psycopg://h/x",
+        "mysql+pymysql://h/x",
+        "mariadb://h/x",
+        "oracle+oracledb://h/x",
+        "mssql+pyodbc://h/x",
+    ],
+)
+def test_every_kind_of_database_is_accepted(url: str) -> None:
+    assert settings_from(DATABASE_URL=url).database_url == Secret(url)
+
+
+@pytest.mark.parametrize("url", ["nosuch://canary", "postgresqlx://canary", "SQLite:canary", "://canary", "sqlite+://"])
+def test_an_unknown_kind_of_database_is_refused(url: str) -> None:
+    [problem] = problems(DATABASE_URL=url)
+    assert problem.startswith("DATABASE_URL: ") and "canary" not in problem
+
+
+def pem(key: Any, *, private: bool = False) -> bytes:
+    encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    if private:
+        written: bytes = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain)
+    else:
+        written = key.public_key().public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return written
+
+
+RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+P256_KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+@pytest.mark.parametrize(("algorithm", "key"), [("RS256", RSA_KEY), ("ES256", P256_KEY)])
+def test_a_public_key_of_the_algorithms_family_is_accepted(tmp_path: Path, algorithm: str, key: Any) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(pem(key))
+    settings = settings_from(JWT_ALGORITHM=algorithm, JWT_PUBLIC_KEY_FILE=str(path))
+    assert (settings.jwt_algorithm, settings.jwt_public_key_file) == (algorithm, path)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "content"),
+    [
+        ("RS256", b""),
+        ("RS256", b"\xff\x00 no key"),
+        ("RS256", pem(P256_KEY)),
+        ("RS256", pem(RSA_KEY, private=True)),
+        ("ES256", pem(RSA_KEY)),
+        ("ES256", pem(ec.generate_private_key(ec.SECP384R1()))),
+        ("ES256", pem(ed25519.Ed25519PrivateKey.generate())),
+    ],
+)
+def test_a_file_without_a_public_key_of_the_algorithms_family_is_refused(
+    tmp_path: Path, algorithm: str, content: bytes
+) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(content)
+    assert problems(JWT_ALGORITHM=algorithm, JWT_PUBLIC_KEY_FILE=str(path)) == [
+        f"JWT_PUBLIC_KEY_FILE: {path} holds no public key for {algorithm}"
+    ]
+
+
 def test_a_public_key_file_must_be_there(tmp_path: Path) -> None:
-    found = problems(JWT_ALGORITHM="RS256", JWT_PUBLIC_KEY_FILE=str(tmp_path / "no.pem"))
-    assert any(problem.startswith("JWT_PUBLIC_KEY_FILE: ") for problem in found)
+    path = tmp_path / "no.pem"
+    for algorithm in ("RS256", "HS256"):
+        found = problems(JWT_ALGORITHM=algorithm, JWT_PUBLIC_KEY_FILE=str(path))
+        assert found == [f"JWT_PUBLIC_KEY_FILE: {path} is not a file"]
 
 
 def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,6 +159,13 @@ def test_a_url_that_names_no_database_is_a_problem_of_the_settings(url: str) -> 
     assert "canary" not in error.value.problems[0]
 
 
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_postgresql_is_opened_with_the_driver_that_is_installed(scheme: str) -> None:
+    database = Database(Secret(f"{scheme}://u@127.0.0.1:1/x"), SystemClock())
+    assert (database._engine.dialect.name, database._engine.dialect.driver) == ("postgresql", "psycopg")
+    database.close()
+
+
 def test_a_caller_that_cannot_be_served_in_time_is_told_so(sqlite_url: Secret, clock: ManualClock) -> None:
     import time
 
