@@ -51,12 +51,11 @@ FORGET_EVERY_S = 60.0
 def main() -> int:
     """Run one push worker until it is told to stop; the exit code."""
     try:
-        settings = Settings.from_env()
+        return run(Settings.from_env())
     except SettingsError as error:
         for problem in error.problems:
-            print(problem, file=sys.stderr)  # noqa: T201 - there is no logging yet
+            print(problem, file=sys.stderr)  # noqa: T201 - as a person reads it, logging or not
         return EXIT_SETTINGS_WRONG
-    return run(settings)
 
 
 def run(settings: Settings) -> int:

@@ -131,6 +131,21 @@ def test_wrong_settings_end_the_worker_with_one_line_per_problem() -> None:
     assert {"REDIS_URL", "WORKER_CONCURRENCY", "JWT_SECRETS"} <= {line.split()[0].rstrip(":") for line in lines}
 
 
+def test_settings_that_turn_out_wrong_later_end_the_worker_the_same_way() -> None:
+    changed = {
+        "DATABASE_URL": "oracle+nosuchdriver://u:canary@127.0.0.1/x",
+        "JWT_SECRETS": "0123456789abcdef0123456789abcdef",
+        "CREDENTIALS_KEYS": ENCRYPTION_KEY,
+    }
+    command = [sys.executable, "-m", "pushserver.workers"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **changed}, capture_output=True, text=True, timeout=60
+    )  # fmt: skip
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("DATABASE_URL: ") and "canary" not in line
+
+
 def test_a_worker_serves_real_states_and_ends_in_order_when_told(site: Site) -> None:
     worker = site.start_worker()
     serve(site)
