@@ -70,6 +70,24 @@ class ExchangeKeys:
 
         return self._database.write(write)
 
+    def set_key_facts(self, user_id: int, version: int, facts: KeyFacts) -> KeySummary | None:
+        """Add what the exchange says to a key that is stored already; as it is now, None without one.
+
+        A key of another ``version`` stays untouched: the facts are about one that was replaced meanwhile. The
+        version stays, because the key does.
+        """
+
+        def write(session: Session) -> KeySummary | None:
+            row = session.get(ExchangeKeyRow, user_id)
+            if row is None:
+                return None
+            if row.version == version:
+                row.read_only, row.expires_s = facts.read_only, facts.expires_s
+                row.permissions = json.dumps(facts.permissions)
+            return _summary(row)
+
+        return self._database.write(write)
+
     def delete_key(self, user_id: int) -> bool:
         """Whether there was one."""
 

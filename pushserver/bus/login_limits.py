@@ -30,10 +30,12 @@ class Limit:
 
 #: A person mistypes a few times; an office or a mobile network holds many persons.
 NAME = Limit("name", 10)
-ADDRESS = Limit("address", 20)
-NETWORK = Limit("network", 100)
+ADDRESS = Limit("address", 100)
+NETWORK = Limit("network", 300)
 #: Exchange keys tried by one user: each costs a request at the exchange.
 EXCHANGE_KEY = Limit("exchange-key", 5)
+#: The exchange asked about one user's stored key; apart, so that looking at a bad key never hinders replacing it.
+STORED_KEY = Limit("stored-key", 5)
 
 Subject = tuple[Limit, str]
 

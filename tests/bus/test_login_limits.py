@@ -98,6 +98,10 @@ def test_A15_many_addresses_of_one_network_lock_the_network(limits: LoginLimits,
     limits.check(address_subjects("198.51.100.1"))
 
 
+def test_A15_people_behind_one_address_have_room_to_mistype() -> None:
+    assert [limit.free_failures for limit in (NAME, ADDRESS, NETWORK)] == [10, 100, 300]
+
+
 def test_A15_addresses_have_their_networks() -> None:
     assert [who for _, who in address_subjects("192.0.2.77")] == ["192.0.2.0/24", "192.0.2.77"]
     assert [who for _, who in address_subjects("::ffff:192.0.2.77")] == ["192.0.2.0/24", "192.0.2.77"]

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from pushserver.accounts.records import KeyFacts, KeySummary
 from pushserver.bus.signals import Signal, SignalKind
 from pushserver.errors import AddressBanned, ClockSkew, ExchangeError, ExchangeUnavailable, KeyRefused, RateLimited
-from pushserver.model import Secret
+from pushserver.model import Credentials, Secret
 from tests.accounts.conftest import open_store
 from tests.web.api_world import READ_ONLY, World, code, heard
 
@@ -215,8 +216,74 @@ def test_I04_without_the_database_it_is_503(world: World) -> None:
         assert (answer.status_code, code(answer)) == (503, "server_busy")
 
 
-def test_a_key_stored_from_the_command_line_is_shown_as_unverified(world: World) -> None:
-    world.accounts.set_key(4, KEY["api_key"], Secret(KEY["api_secret"]))
-    body = world.client.get(PATH, headers=world.bearer()).get_json()
-    assert (body["verified"], body["read_only"]) == (False, None)
+def stored_by_the_operator(world: World) -> KeySummary:
+    return world.accounts.set_key(4, KEY["api_key"], Secret(KEY["api_secret"]))
+
+
+def shown(world: World) -> Any:
+    answer = world.client.get(PATH, headers=world.bearer())
+    assert answer.status_code == 200
+    return answer.get_json()
+
+
+def test_a_key_stored_from_the_command_line_is_asked_about_once(world: World) -> None:
+    version = stored_by_the_operator(world).version
+    with heard(world) as found:
+        body = shown(world)
+        assert world.exchange.time_left_s == pytest.approx(5.0)
+        assert world.exchange.asked == [Credentials(KEY["api_key"], Secret("canary-secret"), version)]
+        assert (body["verified"], body["read_only"], body["warnings"]) == (True, True, [])
+        assert body["permissions"] == ["Wallet:AccountTransfer"] and body["expires_at"].endswith("Z")
+        assert shown(world) == body
+    assert len(world.exchange.asked) == 1, "what it said is stored"
+    assert found == [], "it is the same key, so nobody need forget it"
+    summary = world.accounts.key_summary(4)
+    assert summary is not None and summary.version == version
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ExchangeUnavailable("down"),
+        RateLimited("slow down", retry_after_s=7.2),
+        KeyRefused("API key is invalid", code="key_invalid"),
+        {"readOnly": "?"},
+    ],
+)
+def test_a_key_the_exchange_says_nothing_about_is_shown_as_unverified(world: World, answer: Any) -> None:
+    stored_by_the_operator(world)
+    world.exchange.answer = answer
+    body = shown(world)
+    assert (body["api_key"], body["verified"], body["read_only"]) == ("abcd…mnop", False, None)
+    assert (body["permissions"], body["expires_at"]) == ([], None)
     assert [warning["code"] for warning in body["warnings"]] == ["key_unverified"]
+    world.exchange.answer = READ_ONLY
+    assert shown(world)["verified"] is True, "the next look asks again"
+
+
+def test_a_stored_key_that_ends_within_a_day_is_shown_with_its_end(world: World) -> None:
+    stored_by_the_operator(world)
+    world.exchange.answer = {**READ_ONLY, "expiredAt": "2026-01-01T12:00:00Z"}
+    body = shown(world)
+    assert (body["verified"], body["expires_at"]) == (True, "2026-01-01T12:00:00Z")
+    assert [warning["code"] for warning in body["warnings"]] == ["key_expires_soon"]
+
+
+def test_looking_at_a_bad_key_again_and_again_neither_asks_every_time_nor_hinders_a_new_one(world: World) -> None:
+    stored_by_the_operator(world)
+    world.exchange.answer = KeyRefused("API key is invalid")
+    assert {shown(world)["verified"] for _ in range(20)} == {False}
+    assert len(world.exchange.asked) == 5
+    world.exchange.answer = READ_ONLY
+    assert put(world).status_code == 200
+    assert shown(world)["verified"] is True
+
+
+def test_a_key_that_was_replaced_while_the_exchange_was_asked_keeps_its_own_facts(world: World) -> None:
+    version = stored_by_the_operator(world).version
+    newer = world.accounts.set_key(4, "another-key-of-alice", Secret("s"))
+    facts = KeyFacts(read_only=True, permissions=("A:B",))
+    assert world.accounts.set_key_facts(4, version, facts) == newer
+    assert world.accounts.key_summary(4) == newer
+    world.accounts.delete_key(4)
+    assert world.accounts.set_key_facts(4, newer.version, facts) is None

@@ -9,12 +9,20 @@ from flask import Blueprint, Response, jsonify
 from pushserver.accounts.exchange_keys import check_key
 from pushserver.accounts.records import KeySummary
 from pushserver.bus import signals
-from pushserver.bus.login_limits import EXCHANGE_KEY
+from pushserver.bus.login_limits import EXCHANGE_KEY, STORED_KEY
 from pushserver.bus.signals import Signal, SignalKind
-from pushserver.errors import AccountRefused, ExchangeError, KeyRefused, PayloadRefused, StoreUnavailable
+from pushserver.errors import (
+    AccountRefused,
+    CredentialsUnreadable,
+    ExchangeError,
+    KeyRefused,
+    OverCapacity,
+    PayloadRefused,
+    StoreUnavailable,
+)
 from pushserver.events import utc_instant
 from pushserver.model import Credentials, Secret
-from pushserver.web.api.key_facts import read_facts, warnings
+from pushserver.web.api.key_facts import check_lasting, read_facts, warnings
 from pushserver.web.api.requests import INVALID_REQUEST, authorized, body_fields
 from pushserver.web.api.services import ApiServices
 
@@ -22,14 +30,19 @@ logger = logging.getLogger(__name__)
 
 #: A person waits for the answer.
 VERIFICATION_LIMIT_S = 8.0
+#: Shorter where there is something to show without the exchange.
+LOOK_LIMIT_S = 5.0
 
 
 def add_exchange_key(api: Blueprint, services: ApiServices) -> None:
     @api.get("/exchange-key")
     def show() -> Response:
-        summary = services.accounts.key_summary(authorized(services).user_id)
+        user_id = authorized(services).user_id
+        summary = services.accounts.key_summary(user_id)
         if summary is None:
             raise AccountRefused("no exchange key is stored", code="no_exchange_key")
+        if summary.facts.read_only is None:
+            summary = _asked_about(services, user_id, summary)
         return _shown(services, summary)
 
     @api.put("/exchange-key")
@@ -60,7 +73,9 @@ def _verified_and_stored(services: ApiServices, user_id: int, credentials: Crede
         information = services.verifier.key_information(
             credentials, services.clock.monotonic_s() + VERIFICATION_LIMIT_S
         )
-        facts = read_facts(information, services.clock.wall_ms() // 1000)
+        now_s = services.clock.wall_ms() // 1000
+        facts = read_facts(information, now_s)
+        check_lasting(facts, now_s)
     except KeyRefused:
         # This one stays counted: every guess costs a request at the exchange.
         raise
@@ -69,6 +84,24 @@ def _verified_and_stored(services: ApiServices, user_id: int, credentials: Crede
         raise
     services.limits.take_back(subject)
     return services.accounts.set_key(user_id, credentials.api_key, credentials.api_secret, facts)
+
+
+def _asked_about(services: ApiServices, user_id: int, summary: KeySummary) -> KeySummary:
+    """The summary of a key that was stored without the exchange, with what the exchange says of it if it can be had."""
+    subject = (STORED_KEY, str(user_id))
+    try:
+        services.limits.begin(subject)
+        credentials = services.accounts.credentials(user_id)
+        if credentials is None or credentials.version != summary.version:
+            return summary
+        information = services.verifier.key_information(credentials, services.clock.monotonic_s() + LOOK_LIMIT_S)
+        facts = read_facts(information, services.clock.wall_ms() // 1000)
+        summary = services.accounts.set_key_facts(user_id, credentials.version, facts) or summary
+        services.limits.forget(subject)
+    except (ExchangeError, OverCapacity, StoreUnavailable, CredentialsUnreadable) as error:
+        # What is stored can be shown all the same; it carries its warning, and the next look asks again.
+        logger.info("an exchange key is shown unverified: %s", error.code)
+    return summary
 
 
 def _tell(services: ApiServices, user_id: int) -> None:

@@ -24,27 +24,29 @@ def read_facts(information: Mapping[str, Any], now_s: int) -> KeyFacts:
 
     Raises:
         AnswerMalformed: it is not clear from it what the key may do.
-        KeyRefused: key_expired, for a key that ends within a day.
     """
     read_only = information.get("readOnly")
     permissions = information.get("permissions")
     if type(read_only) is not int or read_only not in (0, 1) or not isinstance(permissions, dict):
         raise AnswerMalformed("the exchange did not say what the key may do", endpoint=ENDPOINT)
-    facts = KeyFacts(
+    return KeyFacts(
         read_only=read_only == 1,
         permissions=_permissions(permissions),
         expires_s=_expiry(information.get("expiredAt"), information.get("deadlineDay"), now_s),
     )
+
+
+def check_lasting(facts: KeyFacts, now_s: int) -> None:
+    """Raises KeyRefused: key_expired, for a key that ends within a day."""
     if facts.expires_s is not None and facts.expires_s - now_s < REFUSED_BELOW_S:
         raise KeyRefused("the key expires within a day", code="key_expired", endpoint=ENDPOINT)
-    return facts
 
 
 def warnings(facts: KeyFacts, now_s: int) -> list[dict[str, str]]:
     """What the owner should know and may want to change."""
     found = []
     if facts.read_only is None:
-        found.append(("key_unverified", "The exchange has not been asked about this key yet."))
+        found.append(("key_unverified", "The exchange has not confirmed this key yet."))
     if facts.read_only is False:
         found.append(("key_can_trade", "This key can do more than read. A read-only key is enough and safer."))
         if "Wallet:Withdraw" in facts.permissions:
