@@ -92,7 +92,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     exchange = BybitExchange(settings.bybit_rest_url, settings.bybit_markets, clock, observer)
     limits = LoginLimits(redis_client)
     services = ApiServices(accounts, tokens, access, limits, exchange, redis_client, clock, observer)
-    app.register_blueprint(create_api(services))
+    app.register_blueprint(create_api(services, settings.cors_origins))
     if settings.console:
         app.register_blueprint(create_console())
     SocketIO().mount(app, server)

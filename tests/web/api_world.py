@@ -65,7 +65,12 @@ class World:
         self.client = self.serve()
 
     def serve(
-        self, *, accounts: AccountStore | None = None, redis: Any = None, tokens: Tokens | None = None
+        self,
+        *,
+        accounts: AccountStore | None = None,
+        redis: Any = None,
+        tokens: Tokens | None = None,
+        cors_origins: tuple[str, ...] | None = None,
     ) -> FlaskClient:
         redis = redis or self.redis
         services = ApiServices(
@@ -80,7 +85,7 @@ class World:
         )
         app = Flask("test", static_folder=None)
         register_error_handlers(app)
-        app.register_blueprint(create_api(services))
+        app.register_blueprint(create_api(services, cors_origins))
 
         @app.get("/broken")
         def broken() -> str:
