@@ -212,6 +212,8 @@ def _done(user: User, what: str) -> None:
 def _secret(name: str, *, from_stdin: bool, confirm: bool = False) -> Secret:
     if not from_stdin:
         return Secret(click.prompt(name, hide_input=True, confirmation_prompt=confirm))
+    if sys.stdin.isatty():
+        click.echo(f"reading the {name} from standard input", err=True)
     line = sys.stdin.readline().rstrip("\r\n")
     if not line:
         raise click.UsageError(f"standard input holds no {name}")

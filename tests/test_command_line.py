@@ -403,3 +403,31 @@ def test_help_names_every_command_and_that_keys_are_not_verified(run: Run) -> No
         assert f"  {command} " in text
     assert "without asking the exchange" in text
     assert "without asking the exchange" in run("users", "set-key", "--help").stdout
+
+
+def at_a_terminal(environ: dict[str, str], typed: str, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command whose standard input is a terminal."""
+    ours, theirs = os.openpty()
+    try:
+        os.write(ours, typed.encode())
+        done = subprocess.run(
+            [sys.executable, "-m", "pushserver", *arguments],
+            env={**os.environ, **environ},
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_at_a_terminal_it_is_said_what_standard_input_is_waited_for(environ: dict[str, str], run: Run) -> None:
+    options = ("--password-stdin", "--api-key", "key", "--api-secret-stdin")
+    code, output, errors = at_a_terminal(environ, "pw\nsecret\n", "users", "add", "alice", "--user-id", "4", *options)
+    assert (code, output) == (0, "user 4 alice added\n")
+    hints = [line for line in errors.splitlines() if line.startswith("reading")]
+    assert hints == ["reading the Password from standard input", "reading the API secret from standard input"]
+    assert "reading" not in add(run, "bob").output, "a pipe needs no hint"
