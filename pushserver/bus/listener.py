@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gevent
@@ -29,6 +29,8 @@ CANARY_INTERVAL_S = 2.0
 DEAF_AFTER_S = 8.0
 #: Pauses between attempts to reconnect: short, because subscribing again is cheap.
 RETRY_PAUSES_S = (0.05, 0.2, 0.5, 1.0)
+#: Late confirmations within so many seconds are caught up with together.
+CATCH_UP_S = 0.1
 #: Channels per SSUBSCRIBE command.
 BATCH = 500
 READ_BYTES = 65_536
@@ -40,7 +42,8 @@ class Listener:
     """Receives channel messages and hands them to its owner, in order, in one greenlet.
 
     ``on_message(channel, payload)`` must not block. ``on_restored()`` is called in a greenlet of its own after
-    every connect, once all wanted channels are confirmed: messages may have been lost before it.
+    every connect, once all wanted channels are confirmed, and when a channel was confirmed after its subscriber had
+    stopped waiting: messages may have been lost before it. ``plain_channels`` are heard beside the sharded ones.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Listener:
         observer: Observer,
         on_message: Callable[[bytes, bytes], None],
         on_restored: Callable[[], None],
+        plain_channels: Sequence[str] = (keys.EMITTER_CHANNEL, keys.SIGNALS_CHANNEL),
     ) -> None:
         self._connection = connection
         self._publisher = publisher
@@ -59,7 +63,10 @@ class Listener:
         self._on_message = on_message
         self._on_restored = on_restored
         self._canary_channel = f"push:canary:{secrets.token_hex(8)}".encode()
-        self._plain_channels = (keys.EMITTER_CHANNEL, keys.SIGNALS_CHANNEL)
+        self._plain_channels = plain_channels
+        self._attempt = 0
+        self._late: set[bytes] = set()
+        self._catching_up = False
         self._wanted: set[bytes] = set()
         self._confirmed: set[bytes] = set()
         self._unanswered: dict[bytes, int] = {}
@@ -109,6 +116,7 @@ class Listener:
             if channel not in self._confirmed:
                 waiter = self._waiters.setdefault(channel, Event())
                 if not waiter.wait(max(0.0, deadline - self._clock.monotonic_s())):
+                    self._late.update(channel for channel in wanted if channel not in self._confirmed)
                     return False
         return True
 
@@ -116,6 +124,9 @@ class Listener:
         gone = [channel for channel in channels if channel in self._wanted]
         self._wanted.difference_update(gone)
         self._confirmed.difference_update(gone)
+        self._late.difference_update(gone)
+        for channel in gone:
+            self._waiters.pop(channel, None)
         if gone and self._connected:
             self._send("SUNSUBSCRIBE", gone)
 
@@ -135,11 +146,9 @@ class Listener:
             logger.debug("%s could not be sent; the reader reconnects", command)
 
     def _run(self) -> None:
-        attempt = 0
         while True:
             try:
                 self._open()
-                attempt = 0
                 self._read()
             except REDIS_FAILURES as error:
                 self._lost(error)
@@ -147,8 +156,8 @@ class Listener:
                 # A listener that died of a surprise would leave every phone of this worker silently stale.
                 logger.exception("the bus listener met something unforeseen; it reconnects")
                 self._lost(error)
-            gevent.sleep(RETRY_PAUSES_S[min(attempt, len(RETRY_PAUSES_S) - 1)])
-            attempt += 1
+            gevent.sleep(RETRY_PAUSES_S[min(self._attempt, len(RETRY_PAUSES_S) - 1)])
+            self._attempt += 1
 
     def _open(self) -> None:
         with self._send_lock:
@@ -183,6 +192,8 @@ class Listener:
         Straight from the socket, many messages a read: the library would set a timer and parse one at a time.
         """
         stream = self._connection._sock
+        if stream is None:
+            raise ConnectionError("closed while subscribing")
         stream.settimeout(None)
         parser = hiredis.Reader()
         reads = 0
@@ -219,13 +230,29 @@ class Listener:
         if channel == self._canary_channel:
             self._observer.record(BusStateChanged("connected", self._outage_s()))
             self._lost_at_s = None
+            # Only now: a connection on which subscribing is refused must not be tried again at full speed.
+            self._attempt = 0
+            self._late.clear()
             gevent.spawn(self._sing_once)
             gevent.spawn(self._on_restored)
         elif channel in self._wanted:
             self._confirmed.add(channel)
+            if channel in self._late:
+                self._late.discard(channel)
+                self._catch_up()
         waiter = self._waiters.pop(channel, None)
         if waiter is not None:
             waiter.set()
+
+    def _catch_up(self) -> None:
+        """What was published before a late confirmation must be read; once for all that come together."""
+        if not self._catching_up:
+            self._catching_up = True
+            gevent.spawn_later(CATCH_UP_S, self._restore)
+
+    def _restore(self) -> None:
+        self._catching_up = False
+        self._on_restored()
 
     def _outage_s(self) -> float:
         return 0.0 if self._lost_at_s is None else self._clock.monotonic_s() - self._lost_at_s
@@ -233,12 +260,19 @@ class Listener:
     def _sing(self) -> None:
         while True:
             gevent.sleep(CANARY_INTERVAL_S)
-            if not self._connected:
-                continue
-            if self._clock.monotonic_s() - self._silent_since_s > DEAF_AFTER_S:
-                self._cut()
-            else:
-                self._sing_once()
+            try:
+                self._sing_or_cut()
+            except Exception:
+                # Without the singer no deafness would ever be noticed again.
+                logger.exception("the canary met something unforeseen")
+
+    def _sing_or_cut(self) -> None:
+        if not self._connected:
+            return
+        if self._clock.monotonic_s() - self._silent_since_s > DEAF_AFTER_S:
+            self._cut()
+        else:
+            self._sing_once()
 
     def _cut(self) -> None:
         """Nothing is heard although the connection stands: end it under the reader, which then opens another."""

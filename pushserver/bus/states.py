@@ -6,6 +6,7 @@ lost its memory or its clock; an answer older than what is stored (or than what 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from pushserver.bus.connection import REDIS_FAILURES, unavailable
 from pushserver.clock import Clock
 from pushserver.events import EncodedUpdate, encode_status
 from pushserver.model import DataType, Freshness
+
+logger = logging.getLogger(__name__)
 
 #: A state nobody confirmed for so long is forgotten.
 STATE_TTL_S = 86_400
@@ -184,6 +187,15 @@ def _listened(answer: list[Any]) -> frozenset[DataType]:
 
 
 def _stored(row: list[bytes | None]) -> StoredState:
+    try:
+        return _whole(row)
+    except ValueError:
+        # One damaged row must not keep the others from being read; the next commit puts it right.
+        logger.warning("a stored state is damaged and counts as missing")
+        return NOTHING_STORED
+
+
+def _whole(row: list[bytes | None]) -> StoredState:
     seq, as_of, confirmed, frame, status, reason, status_frame = row
     return StoredState(
         seq=int(seq or 0),

@@ -13,6 +13,7 @@ from pushserver.model import Freshness
 MAX_MESSAGE_BYTES = 1 << 20
 #: A ``seq`` is at most this far ahead of our clock; beyond it somebody else wrote the message.
 MAX_SEQ_AHEAD_MS = 60_000
+SEQ_AHEAD = "seq_ahead"
 
 
 class MessageRefused(ValueError):
@@ -49,7 +50,7 @@ def parse_message(payload: bytes, now_ms: int) -> UpdateMessage | StatusMessage:
         if words[0] == b"u" and len(words) == 3:
             seq, committed_ms = int(words[1]), int(words[2])
             if seq > now_ms + MAX_SEQ_AHEAD_MS:
-                raise MessageRefused("seq_ahead")
+                raise MessageRefused(SEQ_AHEAD)
             return UpdateMessage(seq, committed_ms, frame)
         if words[0] == b"s" and len(words) == 3:
             return StatusMessage(Freshness(words[1].decode()), words[2].decode(), frame)

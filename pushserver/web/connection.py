@@ -5,6 +5,7 @@ Writing is the outbox's, pinging the ticker's; so an idle phone costs one greenl
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +16,10 @@ from engineio import packet as engineio_packet
 
 from pushserver.clock import Clock
 from pushserver.web.outbox import Outbox
+from pushserver.web.pace import Pace
 from pushserver.web.websocket import (
     BINARY,
+    INTERNAL_ERROR,
     NORMAL,
     POLICY_VIOLATION,
     PONG,
@@ -28,6 +31,11 @@ from pushserver.web.websocket import (
     text_frame,
 )
 
+logger = logging.getLogger(__name__)
+
+#: Frames of any kind: so many at once (a message has at most 64), then so many a second.
+FRAME_BURST = 100
+FRAMES_PER_S = 20.0
 #: How long a close frame may take to leave before the socket is shut down all the same.
 CLOSE_GRACE_S = 0.5
 
@@ -67,6 +75,7 @@ class Connection(engineio.socket.Socket):
         self.refused = False
         self.attachments_due = 0
         self._clock = clock
+        self._frames = Pace(FRAME_BURST, FRAMES_PER_S, self.opened_at_s)
         self._on_message = on_message
         self._on_closed = on_closed
         handler = websocket.handler
@@ -92,7 +101,9 @@ class Connection(engineio.socket.Socket):
 
     def read_until_closed(self) -> None:
         """The life of the connection: read messages until either side ends it."""
-        reader = MessageReader(self._read, lambda payload: self.outbox.send(encode_frame(PONG, payload)))
+        reader = MessageReader(
+            self._read, lambda payload: self.outbox.send(encode_frame(PONG, payload)), self._frame_arrived
+        )
         reason, code = "transport close", NORMAL
         try:
             while not self.closed:
@@ -105,6 +116,10 @@ class Connection(engineio.socket.Socket):
             reason, code = "protocol error", POLICY_VIOLATION
         except OSError:
             reason = "transport error"
+        except Exception:
+            # Whatever it was, the phone must not stay behind as a ghost that is still served.
+            logger.exception("connection %s met something unforeseen", self.sid)
+            reason, code = "internal error", INTERNAL_ERROR
         self._end(reason)
         self._shut_down(close_frame(code))
 
@@ -118,6 +133,15 @@ class Connection(engineio.socket.Socket):
     def check_ping_timeout(self) -> bool:
         """The ticker looks after that."""
         return not self.closed
+
+    def _frame_arrived(self) -> None:
+        """Frames of any kind are paced, signed in or not: a flood waits in its own socket, and nobody else notices."""
+        now_s = self._clock.monotonic_s()
+        wait_s = self._frames.spend(now_s)
+        if wait_s > 0:
+            if self._frames.exhausted(now_s):
+                raise FrameError(POLICY_VIOLATION, "too many frames")
+            gevent.sleep(wait_s)
 
     def _receive(self, message: str | bytes) -> None:
         if isinstance(message, bytes):

@@ -21,7 +21,7 @@ from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable
 from pushserver.model import DataType, Freshness
 from pushserver.observers import BusMessageDropped, Observer, SubscriptionChanged, UpdateEmitted, UpdatesConflated
-from pushserver.web.bus_messages import MessageRefused, UpdateMessage, parse_message
+from pushserver.web.bus_messages import SEQ_AHEAD, MessageRefused, UpdateMessage, parse_message
 from pushserver.web.phones import Phone
 from pushserver.web.websocket import text_frame
 
@@ -130,6 +130,9 @@ class Deliveries:
             message = parse_message(payload, now_ms)
         except MessageRefused as refusal:
             self._observer.record(BusMessageDropped(refusal.reason))
+            if refusal.reason == SEQ_AHEAD:
+                # Forged, or Redis's clock is far ahead of ours: what is stored tells which.
+                self._check(watch)
             return
         if isinstance(message, UpdateMessage):
             latency_s = max(0, now_ms - message.committed_ms) / 1000
@@ -223,6 +226,21 @@ class Deliveries:
                 )
             elif state is Freshness.LIVE:
                 phone.told_error = ""
+
+    def _check(self, watch: Watch) -> None:
+        """Read what is stored, at most once at a time, and send it if it is newer."""
+        if not watch.repairing:
+            watch.repairing = True
+            gevent.spawn(self._send_checked, watch)
+
+    def _send_checked(self, watch: Watch) -> None:
+        try:
+            [state] = self._states.read([(watch.user_id, watch.data_type)])
+            self._send_state(watch.phones, watch.data_type, state, "reread")
+        except StoreUnavailable:
+            logger.debug("user %d could not be read; the next message tries again", watch.user_id)
+        finally:
+            watch.repairing = False
 
     def _repair(self, watch: Watch) -> None:
         """Redis came back empty or older: phones are ahead of it and would drop all that follows."""

@@ -8,36 +8,22 @@ from pushserver.events import encode_event, error_payload
 from pushserver.model import DataType, Freshness
 from pushserver.tokens import Claims
 from pushserver.web.connection import Connection
+from pushserver.web.pace import Pace
 
-#: Inbound events: so many at once, then so many a second; a flood longer than this is cut off.
+#: Inbound events: so many at once, then so many a second.
 EVENT_BURST = 20
 EVENTS_PER_S = 5.0
-FLOOD_LIMIT_S = 60.0
 FLOOD_ERROR_EVERY_S = 10.0
 
 
-class EventBudget:
-    """How many events a client may send: a bucket that is told the time."""
+class EventBudget(Pace):
+    """The pace of events, and how often their sender is told of it."""
 
-    __slots__ = ("_flooding_since_s", "_left", "_told_at_s", "_updated_s")
+    __slots__ = ("_told_at_s",)
 
     def __init__(self, now_s: float) -> None:
-        self._left = float(EVENT_BURST)
-        self._updated_s = now_s
-        self._flooding_since_s: float | None = None
+        super().__init__(EVENT_BURST, EVENTS_PER_S, now_s)
         self._told_at_s: float | None = None
-
-    def spend(self, now_s: float) -> float:
-        """Take one event; the seconds its sender must wait for it (0 when there is room)."""
-        self._left = min(EVENT_BURST, self._left + (now_s - self._updated_s) * EVENTS_PER_S) - 1
-        self._updated_s = now_s
-        if self._left >= 0:
-            if self._left > EVENT_BURST / 2:
-                self._flooding_since_s = None
-            return 0.0
-        if self._flooding_since_s is None:
-            self._flooding_since_s = now_s
-        return -self._left / EVENTS_PER_S
 
     def must_tell(self, now_s: float) -> bool:
         """Whether the sender should hear (again) that it is too fast."""
@@ -45,10 +31,6 @@ class EventBudget:
             return False
         self._told_at_s = now_s
         return True
-
-    def exhausted(self, now_s: float) -> bool:
-        """The flood has gone on for too long."""
-        return self._flooding_since_s is not None and now_s - self._flooding_since_s > FLOOD_LIMIT_S
 
 
 @dataclass(slots=True, eq=False)

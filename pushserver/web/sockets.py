@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import gevent
 
 from pushserver.clock import Clock
-from pushserver.errors import PayloadRefused, PushserverError, TokenRefused
+from pushserver.errors import PayloadRefused, PushserverError, StoreUnavailable, TokenRefused
 from pushserver.events import CLIENT_EVENTS, utc_instant
 from pushserver.model import DataType
 from pushserver.observers import ConnectionClosed, ConnectionOpened, ConnectionRefused, EventReceived, Observer
@@ -114,6 +114,8 @@ class Sockets:
 
     def message(self, connection: Connection, message: str | bytes) -> None:
         """One Engine.IO message: a Socket.IO packet or an attachment of one. Raises ProtocolViolation."""
+        if connection.refused:
+            raise ProtocolViolation
         if isinstance(message, bytes):
             self._attachment(connection, message)
             return
@@ -143,8 +145,6 @@ class Sockets:
     # --- connect ---------------------------------------------------------------------------------------------
 
     def _connect(self, connection: Connection, packet: packets.Packet) -> None:
-        if connection.refused:
-            raise ProtocolViolation
         if packet.namespace != NAMESPACE:
             name = packet.namespace.encode()
             connection.send_message(b"44" + name + b',{"message":"Invalid namespace"}')
@@ -251,6 +251,11 @@ class Sockets:
             answer, follow = self.handlers[name](phone, data[1:])
         except PushserverError as error:
             self._answer_error(phone, packet.ack_id, name, error)
+            return
+        except Exception:
+            # One event that makes the program stumble must cost neither the connection nor the answer.
+            logger.exception("event %s of connection %s failed", name, phone.connection.sid)
+            self._answer_error(phone, packet.ack_id, name, StoreUnavailable("The server could not do that now."))
             return
         self._observer.record(EventReceived(name, "ok"))
         if packet.ack_id is not None:

@@ -46,7 +46,11 @@ class Ticker:
         now_s = self._clock.monotonic_s()
         now_wall_s = self._clock.wall_ms() / 1000
         for connection in list(self._sockets.connections.values()):
-            self._look_at(connection, now_s, now_wall_s)
+            try:
+                self._look_at(connection, now_s, now_wall_s)
+            except Exception:
+                # One connection must not keep the ticker from all those after it.
+                logger.exception("connection %s could not be looked after", connection.sid)
 
     def _run(self) -> None:
         while True:

@@ -15,7 +15,7 @@ from wsaccel.xormask import XorMaskerSimple
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 #: Close codes of RFC 6455 section 7.4 that we send.
-NORMAL, GOING_AWAY, PROTOCOL_ERROR, INVALID_DATA, POLICY_VIOLATION, TOO_BIG = 1000, 1001, 1002, 1007, 1008, 1009
+NORMAL, PROTOCOL_ERROR, INVALID_DATA, POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR = 1000, 1002, 1007, 1008, 1009, 1011
 
 MAX_MESSAGE_BYTES = 65_536
 MAX_FRAGMENTS = 64
@@ -60,14 +60,21 @@ def close_frame(code: int, reason: str = "") -> bytes:
 class MessageReader:
     """Reads whole messages from ``read(n)``, which gives ``n`` bytes or fewer at the end of the stream.
 
-    ``on_ping(payload)`` is called for each ping while a message is awaited.
+    ``on_ping(payload)`` is called for each ping while a message is awaited, ``on_frame()`` for every frame: it may
+    wait, which makes the peer wait, or raise FrameError.
     """
 
-    __slots__ = ("_on_ping", "_read")
+    __slots__ = ("_on_frame", "_on_ping", "_read")
 
-    def __init__(self, read: Callable[[int], bytes], on_ping: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        read: Callable[[int], bytes],
+        on_ping: Callable[[bytes], None],
+        on_frame: Callable[[], None] = lambda: None,
+    ) -> None:
         self._read = read
         self._on_ping = on_ping
+        self._on_frame = on_frame
 
     def next_message(self) -> str | bytes:
         """The next text (str) or binary (bytes) message.
@@ -98,6 +105,7 @@ class MessageReader:
 
     def _next_frame(self, room: int) -> tuple[bool, int, bytes]:
         first, second = self._exactly(2)
+        self._on_frame()
         opcode, size = first & 0x0F, second & 0x7F
         if first & 0x70:
             raise FrameError(PROTOCOL_ERROR, "reserved bits set")

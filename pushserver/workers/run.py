@@ -25,7 +25,7 @@ from pushserver.errors import SettingsError, StoreUnavailable
 from pushserver.exchange.bybit import BybitExchange
 from pushserver.loop_lag import LoopLagProbe
 from pushserver.metrics import PrometheusObserver, serve_worker_metrics
-from pushserver.observers import LifecycleReported, Observer, Observers
+from pushserver.observers import LifecycleReported, Observers
 from pushserver.schema_upgrade import start_upgrade
 from pushserver.settings import Settings
 from pushserver.workers.asking import Asking
@@ -86,14 +86,14 @@ def run(settings: Settings) -> int:
     )
     holder = holder_name(socket.gethostname(), os.getpid(), rng)
     pool = WorkerPool(schedule, Memos(redis_client), tools, settings.worker_concurrency, holder)
-    # The pool reports a lost Redis; of the listener's own ups and downs nobody needs a second line.
     listener = Listener(
         listening_connection(settings.redis_url),
         redis_client,
         clock,
-        Observer(),
+        observer,
         on_signal(credentials, schedule),
         lambda: None,
+        plain_channels=(keys.SIGNALS_CHANNEL,),
     )
     port = serve_worker_metrics(settings.worker_metrics_bind, metrics.registry)
 

@@ -16,7 +16,8 @@ from pushserver.observers import BusMessageDropped, ConnectionRefused, Recording
 from pushserver.tokens import Claims
 from pushserver.web.bus_messages import MessageRefused, StatusMessage, UpdateMessage, parse_message
 from pushserver.web.engine import Handshake, SocketServer
-from pushserver.web.phones import EVENT_BURST, FLOOD_LIMIT_S, EventBudget
+from pushserver.web.pace import FLOOD_LIMIT_S
+from pushserver.web.phones import EVENT_BURST, EventBudget
 from pushserver.web.rooms import RoomManager
 from pushserver.web.sockets import Sockets
 
