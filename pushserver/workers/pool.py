@@ -189,8 +189,12 @@ class WorkerPool:
     def _return_lost_claims(self) -> None:
         """Claims that ended while Redis was away: their users are due now, not when the lease ends."""
         while self._unreturned:
-            self._schedule.complete(self._unreturned[-1], 0.0)
-            self._unreturned.pop()
+            claim = self._unreturned.pop()
+            try:
+                self._schedule.complete(claim, 0.0)
+            except StoreUnavailable:
+                self._unreturned.append(claim)
+                raise
 
     def _store_lost(self, error: StoreUnavailable) -> None:
         if self._lost_at_s is None:
