@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -160,6 +161,12 @@ def test_a_push_worker_can_do_all_it_does(server: Server) -> None:
         assert signals_heard.get_message(timeout=5)["type"] == "subscribe"
 
 
+def test_a_web_worker_asks_the_gate_before_it_verifies_a_key(server: Server) -> None:
+    pauses = Pauses(server.client("web"), "verifier")
+    assert pauses.gate().verdict == "open"
+    assert pauses.pause(1.0, "exchange_address_banned")
+
+
 def test_a_web_worker_can_do_all_it_does(server: Server) -> None:
     clock, client = SystemClock(), server.client("web")
     states, schedule, user_id = States(client, clock), Schedule(client, rng=random.Random(1)), 5
@@ -184,6 +191,47 @@ def test_a_web_worker_can_do_all_it_does(server: Server) -> None:
         assert heard.get_message(timeout=5)["type"] == "ssubscribe"
         client.execute_command("SPUBLISH", keys.update_channel(user_id, DataType.PNL), b"x")
         assert heard.get_sharded_message(timeout=5)["data"] == b"x"
+
+
+LISTENER_SCRIPT = """
+from gevent import monkey; monkey.patch_all()
+import os, gevent
+from pushserver.bus import keys
+from pushserver.bus.connection import connect, listening_connection
+from pushserver.bus.listener import Listener
+from pushserver.clock import SystemClock
+from pushserver.model import Secret
+from pushserver.observers import Observer
+
+url, plain = Secret(os.environ["LISTENER_URL"]), os.environ["LISTENER_CHANNELS"].split(",")
+heard = []
+client = connect(url)
+listener = Listener(listening_connection(url), client, SystemClock(), Observer(),
+                    lambda channel, payload: heard.append(channel), lambda: None, plain_channels=plain)
+listener.start()
+with gevent.Timeout(8):
+    while not listener.hears:
+        gevent.sleep(0.02)
+    assert listener.subscribe([b"push:{4}:balance"], 2)
+    client.publish(keys.SIGNALS_CHANNEL, b"x")
+    while keys.SIGNALS_CHANNEL.encode() not in heard:
+        gevent.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize(
+    ("user", "channels"), [("push", [keys.SIGNALS_CHANNEL]), ("web", [keys.EMITTER_CHANNEL, keys.SIGNALS_CHANNEL])]
+)
+def test_the_ears_of_both_kinds_of_worker_hear(server: Server, user: str, channels: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENER_SCRIPT],
+        env={**os.environ, "LISTENER_URL": server.url(user), "LISTENER_CHANNELS": ",".join(channels)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def commands_of_scripts(pattern: str) -> set[str]:

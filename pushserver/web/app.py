@@ -14,6 +14,7 @@ from pushserver.bus.access import AccessList
 from pushserver.bus.connection import connect, listening_connection
 from pushserver.bus.listener import Listener
 from pushserver.bus.login_limits import LoginLimits
+from pushserver.bus.pauses import Pauses
 from pushserver.bus.schedule import Schedule
 from pushserver.bus.states import States
 from pushserver.clock import Clock, SystemClock
@@ -37,6 +38,7 @@ from pushserver.web.kicks import Kicks
 from pushserver.web.rooms import RoomManager
 from pushserver.web.sockets import Sockets
 from pushserver.web.ticker import Ticker
+from pushserver.web.verifying import GatedVerifier
 
 
 class SocketIO(flask_socketio.SocketIO):
@@ -91,7 +93,8 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     app.register_blueprint(create_health(redis_client, listener))
     exchange = BybitExchange(settings.bybit_rest_url, settings.bybit_markets, clock, observer)
     limits = LoginLimits(redis_client)
-    services = ApiServices(accounts, tokens, access, limits, exchange, redis_client, clock, observer)
+    verifier = GatedVerifier(exchange, Pauses(redis_client, settings.egress_id), observer)
+    services = ApiServices(accounts, tokens, access, limits, verifier, redis_client, clock, observer)
     app.register_blueprint(create_api(services, settings.cors_origins))
     if settings.console:
         app.register_blueprint(create_console())

@@ -171,3 +171,58 @@ def test_leaving_and_joining_in_turn_ends_subscribed(redis_url, times):
         wait(lambda: heard == [(b"a", b"x")])
         """,
     )
+
+
+def test_a_channel_confirmed_after_its_subscriber_gave_up_is_read_again(redis_url):
+    run(
+        redis_url,
+        """
+        listener.start()
+        wait(lambda: listener.hears and restored)
+        send = listener._send
+        held = []
+        listener._send = lambda command, channels: held.append((command, channels))
+        assert not listener.subscribe([b"slow"], 0.1)
+        before = len(restored)
+        listener._send = send
+        for command, channels in held:
+            send(command, channels)
+        wait(lambda: len(restored) == before + 1)
+        assert listener.subscribe([b"slow"], 1)
+        """,
+    )
+
+
+def test_a_connection_on_which_subscribing_is_refused_is_retried_with_pauses(redis_url):
+    run(
+        redis_url,
+        """
+        client.execute_command("ACL", "SETUSER", "default", "resetchannels")
+        try:
+            before = client.info("stats")["total_connections_received"]
+            listener.start()
+            gevent.sleep(0.9)
+            assert not listener.hears
+            tried = client.info("stats")["total_connections_received"] - before
+            assert tried <= 8, tried
+        finally:
+            client.execute_command("ACL", "SETUSER", "default", "allchannels")
+        wait(lambda: listener.hears, 5)
+        """,
+    )
+
+
+def test_only_the_plain_channels_asked_for_are_heard(redis_url):
+    run(
+        redis_url,
+        """
+        only = Listener(listening_connection(url), client, SystemClock(), observer,
+                        lambda channel, payload: heard.append(channel), lambda: None, plain_channels=("push:signals",))
+        only.start()
+        wait(lambda: only.hears)
+        client.publish("pushserver", "emit")
+        client.publish("push:signals", "signal")
+        wait(lambda: heard)
+        assert heard == [b"push:signals"]
+        """,
+    )

@@ -203,3 +203,19 @@ def test_many_commits_without_redis_say_so():
     update = encode_update(DataType.BALANCE, 4, balance("10"), NOW_MS, NOW_MS)
     with pytest.raises(StoreUnavailable):
         states.commit_many([Commit(4, DataType.BALANCE, update, NOW_MS)])
+
+
+def test_I06_a_committer_far_ahead_of_redis_does_not_poison_the_floor(client):
+    ahead = States(client, ManualClock(wall_ms=SystemClock().wall_ms() + 3_600_000))
+    seq = commit(ahead, "10", NOW_MS).seq
+    assert seq <= SystemClock().wall_ms() + 60_000
+
+
+def test_a_damaged_row_counts_as_missing_and_is_put_right_by_the_next_commit(client, states):
+    commit(states, "10", NOW_MS)
+    client.hset(keys.state(4, DataType.BALANCE), mapping={"status": "bogus"})
+    [damaged, other] = states.read([(4, DataType.BALANCE), (4, DataType.PNL)])
+    assert (damaged.frame, other.frame) == (None, None)
+    states.set_status(4, DataType.BALANCE, Freshness.DELAYED, "exchange_unavailable", "text")
+    commit(states, "11", NOW_MS + 1)
+    assert states.read([(4, DataType.BALANCE)])[0].frame is not None
