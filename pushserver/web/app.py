@@ -102,8 +102,6 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     app.wsgi_app = ForwardedHeaders(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
     # What the request handler and the hooks of gunicorn, which import nothing of the program, reach it by.
     app.extensions.update(observer=observer, admit=sockets.admit, drain=sockets.drain)
-    # The request handler reports requests that never come here.
-    app.extensions["observer"] = observer
 
     listener.start()
     kicks.start(after=start_upgrade(accounts.upgrade, "web", clock, observer))
