@@ -206,9 +206,8 @@ LINES: Mapping[type[observers.Record], Line] = {
     ),
     observers.AddressPaused: Line("address_paused", _always(logging.ERROR), "code"),
     observers.EventReceived: Line("event_received", _always(logging.DEBUG), "result"),
-    observers.UpdateEmitted: Line(
-        "update_emitted", lambda record: logging.INFO if record.kind == "push" else logging.DEBUG, "data_type"
-    ),
+    observers.UpdateEmitted: Line("update_emitted", _always(logging.DEBUG), "data_type"),
+    observers.PushSampled: Line("update_pushed", _always(logging.INFO), "data_type"),
     observers.BusStateChanged: Line(
         "bus_state", lambda record: logging.INFO if record.state == "connected" else logging.ERROR, "state"
     ),
@@ -248,10 +247,10 @@ class LoggingObserver(observers.Observer):
             value = getattr(record, field.name)
             if value is not None and value != "":
                 shown[_SHOWN_AS.get(field.name, field.name)] = value
-        message = _emitting(record) if isinstance(record, observers.UpdateEmitted) else ""
+        message = _emitting(record) if isinstance(record, observers.UpdateEmitted | observers.PushSampled) else ""
         self._logger.log(level, message, extra={"fields": shown, "granted": True})
 
 
-def _emitting(record: observers.UpdateEmitted) -> str:
-    name = "status_update" if record.kind == "status" else f"{record.data_type.value}_update"
+def _emitting(record: observers.UpdateEmitted | observers.PushSampled) -> str:
+    name = "status_update" if getattr(record, "kind", "push") == "status" else f"{record.data_type.value}_update"
     return f'emitting event "{name}" to {room(record.data_type, record.user_id)}'

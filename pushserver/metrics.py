@@ -11,7 +11,9 @@ import logging
 import os
 import struct
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -85,7 +87,7 @@ class PrometheusObserver(o.Observer):
 
 def _feed(row: Metric, children: Mapping[tuple[str, ...], Any], amount: Amount) -> Callable[[Any], None]:
     labels_of = _reader([_FIELDS.get(label, label) for label in row.labels])
-    changes = {series: getattr(child, row.verb) for series, child in children.items()}
+    changes = {series: _change(child, row.verb) for series, child in children.items()}
     if isinstance(amount, str):
         amount = attrgetter(amount)
 
@@ -98,6 +100,20 @@ def _feed(row: Metric, children: Mapping[tuple[str, ...], Any], amount: Amount) 
         change(value)
 
     return feed
+
+
+def _change(child: Any, verb: str) -> Callable[[Any], None]:
+    return partial(_observe, child) if verb == "observe" else getattr(child, verb)
+
+
+def _observe(histogram: Any, value: float | Mapping[float, int]) -> None:
+    """One observation, or many at once, which the client library has no call for."""
+    if not isinstance(value, Mapping):
+        histogram.observe(value)
+        return
+    for amount, times in value.items():
+        histogram._sum.inc(amount * times)
+        histogram._buckets[bisect_left(histogram._upper_bounds, amount)].inc(times)
 
 
 def _reader(names: Sequence[str]) -> Callable[[Any], tuple[str, ...]]:

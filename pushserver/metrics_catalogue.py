@@ -71,7 +71,8 @@ class Metric:
     """One row of the catalogue. ``kind`` is counter, gauge or histogram.
 
     ``side`` is who has it: web, worker or both. ``feeds`` says which records change it and by how much: a number, the
-    name of a field, or a function of the record (None: not this time). Labels are read from the record's fields of
+    name of a field, or a function of the record (None: not this time); for a histogram also how many observations there
+    were of each value. Labels are read from the record's fields of
     the same name. ``mode`` says how a gauge of several web workers becomes one figure.
     """
 
@@ -147,12 +148,13 @@ CATALOGUE = (
          {o.SubscriptionChanged: "delta"}, type=TYPES),
     _row("events_received_total", COUNTER, WEB, "Events from clients.", {o.EventReceived: 1},
          event=tuple(sorted(CLIENT_EVENTS)), result=EVENT_RESULTS),
-    _row("updates_emitted_total", COUNTER, WEB, "Updates handed to connections.", {o.UpdateEmitted: "connections"},
-         type=TYPES, kind=EMIT_KINDS),
+    _row("updates_emitted_total", COUNTER, WEB, "Updates handed to connections.",
+         {o.UpdateEmitted: "connections", o.UpdatesPushed: "connections"}, type=TYPES, kind=EMIT_KINDS),
     _row("update_bytes_total", COUNTER, WEB, "Bytes of these updates.",
-         {o.UpdateEmitted: lambda record: record.size_bytes * record.connections}, type=TYPES),
+         {o.UpdateEmitted: lambda record: record.size_bytes * record.connections, o.UpdatesPushed: "size_bytes"},
+         type=TYPES),
     _row("update_latency_seconds", HISTOGRAM, WEB, "Commit by a push worker to the connections' sockets.",
-         {o.UpdateEmitted: "latency_s"}, buckets=LATENCY_BUCKETS, type=TYPES),
+         {o.UpdatesPushed: "latencies_s"}, buckets=LATENCY_BUCKETS, type=TYPES),
     _row("updates_conflated_total", COUNTER, WEB, "Waiting states replaced by a newer one on slow connections.",
          {o.UpdatesConflated: "count"}, type=TYPES),
     _row("bus_connected", GAUGE, WEB, "Processes whose bus listener hears its own canary.",

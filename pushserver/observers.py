@@ -7,7 +7,7 @@ Nothing here knows Prometheus or a log format; ``metrics`` and ``logs`` are obse
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pushserver.model import DataType, Freshness
@@ -145,14 +145,39 @@ class EventReceived(Record):
 
 @dataclass(frozen=True, slots=True)
 class UpdateEmitted(Record):
-    """An update left for ``connections`` sockets of one user. ``kind``: push, snapshot, resync, status."""
+    """An update left for ``connections`` sockets of one user. ``kind``: snapshot, resync, reread, status."""
 
     data_type: DataType
     kind: str
     user_id: int
     connections: int
     size_bytes: int
-    latency_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatesPushed(Record):
+    """All pushes of a type since the last such record: they are too many for one each.
+
+    ``size_bytes`` is what all ``connections`` were sent together; ``latencies_s`` tells how many messages took how
+    long from the commit to the sockets.
+    """
+
+    data_type: DataType
+    connections: int
+    size_bytes: int
+    latencies_s: Mapping[float, int]
+    kind: str = "push"
+
+
+@dataclass(frozen=True, slots=True)
+class PushSampled(Record):
+    """One push of many, for people who read along."""
+
+    data_type: DataType
+    user_id: int
+    connections: int
+    size_bytes: int
+    latency_s: float
 
 
 @dataclass(frozen=True, slots=True)

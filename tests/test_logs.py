@@ -21,7 +21,7 @@ from tests.test_metrics import ONE_OF_EACH
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI0IiwiZXhwIjoxfQ.c2lnbmF0dXJlLWNhbmFyeQ"
 CANARY = "c4n4ryS3cr3tV4lu3"
-PUSH = observers.UpdateEmitted(DataType.BALANCE, "push", 4, connections=2, size_bytes=300, latency_s=0.004)
+PUSH = observers.PushSampled(DataType.BALANCE, 4, connections=2, size_bytes=300, latency_s=0.004)
 
 
 class Output:

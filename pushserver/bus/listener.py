@@ -34,8 +34,8 @@ CATCH_UP_S = 0.1
 #: Channels per SSUBSCRIBE command.
 BATCH = 500
 READ_BYTES = 65_536
-#: Reads in a row before others get a turn: a socket that always has more never waits by itself.
-READS_PER_TURN = 8
+#: While messages come faster than this they are collected for so long: waking up costs more than a message does.
+COLLECT_S = 0.004
 
 
 class Listener:
@@ -196,26 +196,31 @@ class Listener:
             raise ConnectionError("closed while subscribing")
         stream.settimeout(None)
         parser = hiredis.Reader()
-        reads = 0
+        wanted, on_message, monotonic_s = self._wanted, self._on_message, self._clock.monotonic_s
+        read_at_s = monotonic_s()
         while True:
             data = stream.recv(READ_BYTES)
             if not data:
                 raise ConnectionError("closed by Redis")
+            since_s, read_at_s = read_at_s, monotonic_s()
             parser.feed(data)
+            messages = 0
             while (message := parser.gets()) is not False:
-                self._handle(message)
-            reads += 1
-            if reads % READS_PER_TURN == 0:
-                gevent.sleep(0)
+                messages += 1
+                if type(message) is list and message[0] == b"smessage" and message[1] in wanted:
+                    on_message(message[1], message[2])
+                else:
+                    self._handle(message)
+            if messages > 1 or read_at_s - since_s < COLLECT_S:
+                # Also everybody else's turn: a socket that always has more never waits by itself.
+                gevent.sleep(COLLECT_S)
 
     def _handle(self, message: Any) -> None:
         if isinstance(message, Exception):
             raise ConnectionError(f"refused by Redis: {message}")
         kind, channel, payload = message
         if kind == b"smessage":
-            if channel in self._wanted:
-                self._on_message(channel, payload)
-            elif channel == self._canary_channel:
+            if channel == self._canary_channel:
                 self._last_canary_s = self._silent_since_s = self._clock.monotonic_s()
         elif kind == b"message":
             self._on_message(channel, payload)

@@ -73,13 +73,16 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     sockets.manager, sockets.handlers = manager, handlers.by_name()
     kicks = Kicks(sockets, access, accounts.access_rules)
 
+    def on_signal(payload: bytes) -> None:
+        signal = signals.parse(payload)
+        if signal is not None:
+            kicks.on_signal(signal)
+
+    plain = {keys.EMITTER_CHANNEL.encode(): manager.on_queue_message, keys.SIGNALS_CHANNEL.encode(): on_signal}
+
     def on_message(channel: bytes, payload: bytes) -> None:
-        if channel == keys.EMITTER_CHANNEL.encode():
-            manager.on_queue_message(payload)
-        elif channel == keys.SIGNALS_CHANNEL.encode():
-            signal = signals.parse(payload)
-            if signal is not None:
-                kicks.on_signal(signal)
+        if channel in plain:
+            plain[channel](payload)
         else:
             deliveries.on_message(channel, payload)
 
@@ -105,7 +108,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
 
     listener.start()
     kicks.start(after=start_upgrade(accounts.upgrade, "web", clock, observer))
-    Ticker(sockets, deliveries.ensure_scheduled, clock).start()
+    Ticker(sockets, deliveries.ensure_scheduled, deliveries.totals.report, clock).start()
     LoopLagProbe("web", clock, observer).start()
     observer.record(LifecycleReported("web", "started"))
     return app

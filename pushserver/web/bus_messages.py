@@ -6,7 +6,7 @@ The frame is forwarded as it is; no JSON is decoded on the way to the phone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pushserver.model import Freshness
 
@@ -24,15 +24,13 @@ class MessageRefused(ValueError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateMessage:
+class UpdateMessage(NamedTuple):
     seq: int
     committed_ms: int
     frame: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StatusMessage:
+class StatusMessage(NamedTuple):
     state: Freshness
     reason: str
     frame: bytes

@@ -71,7 +71,7 @@ class Outbox:
         """Send a type's newest state; True when it replaced one that was still waiting."""
         if not self.open or self._closing:
             return False
-        if self.idle:
+        if self._partial is None and not self._ordered and not self._updates:  # idle, without a call
             self._write_now(frame)
             return False
         replaced = data_type in self._updates

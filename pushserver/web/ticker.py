@@ -30,10 +30,14 @@ ENSURE_EVERY_S = 5.0
 
 
 class Ticker:
-    """``ensure_scheduled`` is called every few seconds, whatever happened to Redis meanwhile."""
+    """``ensure_scheduled`` is called every few seconds, whatever happened to Redis meanwhile; ``report``
+    with every pass."""
 
-    def __init__(self, sockets: Sockets, ensure_scheduled: Callable[[], None], clock: Clock) -> None:
+    def __init__(
+        self, sockets: Sockets, ensure_scheduled: Callable[[], None], report: Callable[[], None], clock: Clock
+    ) -> None:
         self._sockets = sockets
+        self._report = report
         self._ensure_scheduled = ensure_scheduled
         self._clock = clock
         self._ensured_at_s = clock.monotonic_s()
@@ -56,6 +60,7 @@ class Ticker:
         while True:
             gevent.sleep(TICK_S)
             try:
+                self._report()
                 self.tick()
                 if self._clock.monotonic_s() - self._ensured_at_s >= ENSURE_EVERY_S:
                     self._ensured_at_s = self._clock.monotonic_s()
