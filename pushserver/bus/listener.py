@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gevent
-import hiredis
 from gevent.event import Event
 from gevent.lock import RLock
 
 from pushserver.bus import keys
 from pushserver.bus.connection import REDIS_FAILURES
+from pushserver.bus.intake import Intake
 from pushserver.clock import Clock
 from pushserver.observers import BusStateChanged, Observer
 
@@ -33,9 +33,6 @@ RETRY_PAUSES_S = (0.05, 0.2, 0.5, 1.0)
 CATCH_UP_S = 0.1
 #: Channels per SSUBSCRIBE command.
 BATCH = 500
-READ_BYTES = 65_536
-#: While messages come faster than this they are collected for so long: waking up costs more than a message does.
-COLLECT_S = 0.004
 
 
 class Listener:
@@ -187,33 +184,16 @@ class Listener:
             self._observer.record(BusStateChanged("deaf" if self._deaf else "lost"))
 
     def _read(self) -> None:
-        """Handle messages until the connection breaks; silence is noticed by the singer, who cuts it.
-
-        Straight from the socket, many messages a read: the library would set a timer and parse one at a time.
-        """
+        """Handle messages until the connection breaks; silence is noticed by the singer, who cuts it."""
         stream = self._connection._sock
         if stream is None:
             raise ConnectionError("closed while subscribing")
-        stream.settimeout(None)
-        parser = hiredis.Reader()
-        wanted, on_message, monotonic_s = self._wanted, self._on_message, self._clock.monotonic_s
-        read_at_s = monotonic_s()
-        while True:
-            data = stream.recv(READ_BYTES)
-            if not data:
-                raise ConnectionError("closed by Redis")
-            since_s, read_at_s = read_at_s, monotonic_s()
-            parser.feed(data)
-            messages = 0
-            while (message := parser.gets()) is not False:
-                messages += 1
-                if type(message) is list and message[0] == b"smessage" and message[1] in wanted:
-                    on_message(message[1], message[2])
-                else:
-                    self._handle(message)
-            if messages > 1 or read_at_s - since_s < COLLECT_S:
-                # Also everybody else's turn: a socket that always has more never waits by itself.
-                gevent.sleep(COLLECT_S)
+        intake = Intake(stream, self._wanted, self._on_message, self._clock)
+        try:
+            while True:
+                self._handle(intake.next_reply())
+        finally:
+            intake.close()
 
     def _handle(self, message: Any) -> None:
         if isinstance(message, Exception):
