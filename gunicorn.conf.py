@@ -104,7 +104,7 @@ def post_worker_init(worker: Any) -> None:
         gevent.sleep(1.0)
         drain = getattr(worker.wsgi, "extensions", {}).get("drain")
         if drain is not None:
-            drain()
+            drain(True, lambda: len(worker.wsgi.extensions["transports"]) > 0)
 
     gevent.spawn(drain_when_told)
 

@@ -49,6 +49,7 @@ class Settings:
     egress_id: str
     worker_concurrency: int
     web_concurrency: int
+    drain_s: int
     bind: Address
     web_metrics_bind: Address
     worker_metrics_bind: Address
@@ -95,6 +96,7 @@ class Settings:
             egress_id=reader.read("EGRESS_ID", socket.gethostname(), values.identifier),
             worker_concurrency=reader.integer("WORKER_CONCURRENCY", 100, 1, 10_000),
             web_concurrency=reader.integer("WEB_CONCURRENCY", 2, 1, 512),
+            drain_s=reader.integer("DRAIN_S", 10, 0, 600),
             bind=reader.read("BIND", "0.0.0.0:5000", values.address),
             web_metrics_bind=reader.read("WEB_METRICS_BIND", "127.0.0.1:9101", values.address),
             worker_metrics_bind=reader.read("WORKER_METRICS_BIND", "127.0.0.1:9102", values.address),

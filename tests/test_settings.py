@@ -53,6 +53,7 @@ def problems(**environ: str) -> list[str]:
         ("egress_id", socket.gethostname()),
         ("worker_concurrency", 100),
         ("web_concurrency", 2),
+        ("drain_s", 10),
         ("bind", Address("0.0.0.0", 5000)),
         ("web_metrics_bind", Address("127.0.0.1", 9101)),
         ("worker_metrics_bind", Address("127.0.0.1", 9102)),

@@ -31,6 +31,7 @@ from pushserver.web.api.services import ApiServices
 from pushserver.web.client_address import ForwardedHeaders
 from pushserver.web.console.blueprint import create_console
 from pushserver.web.deliveries import Deliveries
+from pushserver.web.drain import Drain
 from pushserver.web.engine import SocketServer
 from pushserver.web.handlers import Handlers
 from pushserver.web.health import create_health
@@ -104,7 +105,8 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     SocketIO().mount(app, server)
     app.wsgi_app = ForwardedHeaders(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
     # What the request handler and the hooks of gunicorn, which import nothing of the program, reach it by.
-    app.extensions.update(observer=observer, admit=sockets.admit, drain=sockets.drain)
+    drain = Drain(sockets, settings.drain_s, clock).run
+    app.extensions.update(observer=observer, admit=sockets.admit, drain=drain, transports=sockets.connections)
 
     listener.start()
     kicks.start(after=start_upgrade(accounts.upgrade, "web", clock, observer))

@@ -29,9 +29,6 @@ MAX_CONNECTIONS = 9_000
 MAX_CONNECTIONS_PER_USER = 20
 #: A refused or kicked client gets its last packet, then the transport ends.
 CLOSE_AFTER_REFUSAL_S = 0.1
-#: How far apart transports are closed when the worker stops, and how long all of them may take.
-DRAIN_STEP_S = 0.01
-DRAIN_S = 5.0
 #: Binary attachments that are read (and refused with an ``error``); more closes the transport.
 MAX_ATTACHMENTS = 2
 
@@ -80,7 +77,8 @@ class Sockets:
         self._deliveries = deliveries
         self._clock = clock
         self._observer = observer
-        self._draining = False
+        #: Ends when the worker leaves.
+        self.accepting = True
         self._handshakes: dict[str, Handshake] = {}
         self.connections: dict[str, Connection] = {}
         self.by_user: dict[int, set[Phone]] = {}
@@ -89,7 +87,7 @@ class Sockets:
 
     def admit(self) -> bool:
         """Whether one more transport is taken."""
-        return not self._draining and len(self.connections) < MAX_CONNECTIONS
+        return self.accepting and len(self.connections) < MAX_CONNECTIONS
 
     def opened(self, connection: Connection, handshake: Handshake) -> None:
         self.connections[connection.sid] = connection
@@ -203,14 +201,6 @@ class Sockets:
         phone.emit_error(code, REFUSALS.get(code, code))
         self._deliveries.unsubscribe(phone, list(DataType))
         gevent.spawn_later(CLOSE_AFTER_REFUSAL_S, phone.connection.close, reason=code)
-
-    def drain(self) -> None:
-        """Take nobody new and close all transports, a little apart: clients reconnect elsewhere by themselves."""
-        self._draining = True
-        connections = list(self.connections.values())
-        for connection in connections:
-            connection.close(reason="server restart")
-            gevent.sleep(min(DRAIN_STEP_S, DRAIN_S / len(connections)))
 
     # --- events ----------------------------------------------------------------------------------------------
 

@@ -143,13 +143,6 @@ def test_a_kicked_phone_hears_nothing_more_than_why():
     assert sum('"error"' in sent for sent in connection.sent) == 1
 
 
-def test_a_draining_worker_admits_nobody():
-    sockets, _ = sockets_with()
-    assert sockets.admit()
-    sockets.drain()
-    assert not sockets.admit()
-
-
 def test_D10_events_beyond_the_burst_wait_and_an_endless_flood_is_cut_off():
     budget = EventBudget(0.0)
     assert all(budget.spend(0.0) == 0.0 for _ in range(EVENT_BURST))
