@@ -220,10 +220,10 @@ class LifecycleReported(Record):
 
 @dataclass(frozen=True, slots=True)
 class LoopLagMeasured(Record):
-    """The event loop of ``component`` woke a greenlet ``seconds`` later than asked."""
+    """How often the event loop of ``component`` was how late, since the last such record."""
 
     component: str
-    seconds: float
+    lags_s: Mapping[float, int]
 
 
 class Observer:

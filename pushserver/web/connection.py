@@ -70,6 +70,8 @@ class Connection(engineio.socket.Socket):
         self.upgrading = self.closing = self.closed = False
         self.opened_at_s = self.ponged_at_s = clock.monotonic_s()
         self.pinged_at_s: float | None = None
+        #: When the ticker has something to do here again, monotonic; 0 asks it to look at once.
+        self.look_again_s = 0.0
         #: Set by the Socket.IO layer: the signed-in phone behind this transport.
         self.phone: Any = None
         self.refused = False

@@ -89,8 +89,7 @@ class Handlers:
         self._access.check(claims)
         if claims.user_id != phone.user_id:
             raise TokenRefused("This token belongs to another user.", code="token_mismatch")
-        phone.claims = claims
-        phone.expiry_announced = False
+        phone.renew(claims)
         answer = connected_payload(phone)
         phone.emit("connected", answer)
         return answer, nothing

@@ -59,6 +59,12 @@ class Phone:
     def gone(self) -> bool:
         return self.connection.closed
 
+    def renew(self, claims: Claims) -> None:
+        """Live on another token of the same user."""
+        self.claims = claims
+        self.expiry_announced = False
+        self.connection.look_again_s = 0.0
+
     def emit(self, event: str, payload: object) -> None:
         self.connection.send_message(encode_event(event, payload))
 

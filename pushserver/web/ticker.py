@@ -26,6 +26,8 @@ SIGN_IN_WITHIN_S = 10.0
 #: A socket that took no byte for so long belongs to a phone that does not read.
 STUCK_AFTER_S = 30.0
 ANNOUNCE_EXPIRY_S = 60
+#: A connection that nothing is due for soon is passed over for so long.
+LOOK_EVERY_S = 5.0
 ENSURE_EVERY_S = 5.0
 
 
@@ -50,8 +52,12 @@ class Ticker:
         now_s = self._clock.monotonic_s()
         now_wall_s = self._clock.wall_ms() / 1000
         for connection in list(self._sockets.connections.values()):
+            if connection.look_again_s > now_s:
+                continue
+            connection.look_again_s = now_s + LOOK_EVERY_S
             try:
-                self._look_at(connection, now_s, now_wall_s)
+                due_in_s = self._look_at(connection, now_s, now_wall_s)
+                connection.look_again_s = now_s + min(due_in_s, LOOK_EVERY_S)
             except Exception:
                 # One connection must not keep the ticker from all those after it.
                 logger.exception("connection %s could not be looked after", connection.sid)
@@ -69,22 +75,38 @@ class Ticker:
                 # Without the ticker no dead phone would ever be noticed again.
                 logger.exception("a pass over the connections failed")
 
-    def _look_at(self, connection: Connection, now_s: float, now_wall_s: float) -> None:
+    def _look_at(self, connection: Connection, now_s: float, now_wall_s: float) -> float:
+        """Do what is due; the seconds until something may be due again."""
         phone: Phone | None = connection.phone
+        due_in_s = self._keep_alive(connection, now_s)
         stuck_since_s = connection.outbox.stuck_since_s
-        if stuck_since_s is not None and now_s - stuck_since_s > STUCK_AFTER_S:
-            connection.close(reason="slow client")
-        elif phone is None and now_s - connection.opened_at_s > SIGN_IN_WITHIN_S:
-            connection.close(reason="never signed in")
-        elif connection.pinged_at_s is not None:
-            if now_s - connection.pinged_at_s > PING_TIMEOUT_S:
-                connection.close(reason="ping timeout")
-        elif now_s - connection.ponged_at_s >= PING_INTERVAL_S:
-            connection.ping()
-        if phone is not None and not phone.gone:
-            self._look_at_token(phone, now_wall_s)
+        if stuck_since_s is not None:
+            left_s = stuck_since_s + STUCK_AFTER_S - now_s
+            if left_s < 0:
+                connection.close(reason="slow client")
+            due_in_s = min(due_in_s, left_s)
+        if phone is None:
+            left_s = connection.opened_at_s + SIGN_IN_WITHIN_S - now_s
+            if left_s < 0:
+                connection.close(reason="never signed in")
+            due_in_s = min(due_in_s, left_s)
+        elif not phone.gone:
+            due_in_s = min(due_in_s, self._look_at_token(phone, now_wall_s))
+        return due_in_s
 
-    def _look_at_token(self, phone: Phone, now_wall_s: float) -> None:
+    def _keep_alive(self, connection: Connection, now_s: float) -> float:
+        if connection.pinged_at_s is None:
+            left_s = connection.ponged_at_s + PING_INTERVAL_S - now_s
+            if left_s > 0:
+                return left_s
+            connection.ping()
+            return min(PING_INTERVAL_S, PING_TIMEOUT_S)
+        left_s = connection.pinged_at_s + PING_TIMEOUT_S - now_s
+        if left_s < 0:
+            connection.close(reason="ping timeout")
+        return min(PING_INTERVAL_S, left_s)
+
+    def _look_at_token(self, phone: Phone, now_wall_s: float) -> float:
         left_s = phone.claims.expires_at_s - now_wall_s
         if left_s <= 0:
             self._sockets.kick(phone, "token_expired")
@@ -92,3 +114,4 @@ class Ticker:
             phone.expiry_announced = True
             expires_at = utc_instant(phone.claims.expires_at_s * 1000)
             phone.emit("token_expiring", {"expires_in": max(1, round(left_s)), "token_expires_at": expires_at})
+        return left_s if phone.expiry_announced else left_s - ANNOUNCE_EXPIRY_S
