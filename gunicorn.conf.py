@@ -49,7 +49,7 @@ bind = str(settings.bind)
 workers = settings.web_concurrency
 worker_class = "geventwebsocket"
 # Connections per worker, phones included; a full pool stops accepting, health checks too.
-worker_connections = 10_000
+worker_connections = settings.limits.worker_connections
 # A worker whose event loop stands still for this long is killed and replaced.
 timeout = 30
 graceful_timeout = 10

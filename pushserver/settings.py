@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from pushserver import setting_values as values
 from pushserver.errors import SettingsError
+from pushserver.limits import Limits
 from pushserver.model import DataType, Market, Secret, TrustedPeer
 from pushserver.setting_values import DEFAULT_INTERVALS, Address
 
@@ -28,7 +29,7 @@ JWT_ALGORITHMS = ("HS256", "RS256", "ES256")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every setting of contract section 2 (field ``redis_url`` is ``REDIS_URL`` and so on)."""
+    """Every setting of contract section 2 (field ``redis_url`` is ``REDIS_URL`` and so on), and the limits."""
 
     redis_url: Secret
     database_url: Secret
@@ -58,6 +59,7 @@ class Settings:
     log_format: str
     log_level: str
     console: bool
+    limits: Limits
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -105,6 +107,7 @@ class Settings:
             log_format=reader.choice("LOG_FORMAT", "text", ("text", "json")),
             log_level=reader.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
             console=reader.choice("CONSOLE", "1", ("0", "1")) == "1",
+            limits=_limits(reader),
         )
         if reader.problems:
             raise SettingsError(reader.problems)
@@ -112,7 +115,9 @@ class Settings:
 
     def printable(self) -> list[tuple[str, str]]:
         """Name and value of every setting, secrets masked."""
-        return [(field.name.upper(), _shown(field.name, getattr(self, field.name))) for field in fields(self)]
+        own = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "limits"]
+        limits = [(field.name, getattr(self.limits, field.name)) for field in fields(Limits)]
+        return [(name.upper(), _shown(name, value)) for name, value in own + limits]
 
 
 class _Reader:
@@ -158,6 +163,18 @@ class _Reader:
             return int(raw)
 
         return self.read(name, str(default), parse)
+
+
+def _limits(reader: _Reader) -> Limits:
+    """Each limit is a setting of its own."""
+    return Limits(
+        **{
+            field.name: reader.integer(
+                field.name.upper(), int(str(field.default)), field.metadata["low"], field.metadata["high"]
+            )
+            for field in fields(Limits)
+        }
+    )
 
 
 def _shown(name: str, value: object) -> str:

@@ -81,9 +81,10 @@ def table_with(text: str, marker: str) -> list[list[str]]:
 
 
 def documented_defaults(text: str) -> dict[str, str]:
-    """Setting to the cell text of its default, rows of several settings taken apart."""
+    """Setting to the cell text of its default, rows of several settings taken apart; the limits have a page apart."""
     defaults: dict[str, str] = {}
-    for names_cell, defaults_cell, _meaning in table_with(text, "`REDIS_URL`"):
+    limits = table_with(text_of("docs/limits.md"), "`MAX_CONNECTIONS_PER_USER`")
+    for names_cell, defaults_cell, _meaning in table_with(text, "`REDIS_URL`") + limits:
         names, values = BETWEEN.split(names_cell), BETWEEN.split(defaults_cell)
         assert len(names) == len(values), f"{names_cell}: a default for each, please"
         defaults.update(zip((name.strip("`") for name in names), values, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from pushserver.errors import SettingsError
+from pushserver.limits import Limits
 from pushserver.model import DataType, Market, Secret
 from pushserver.settings import Address, Settings
 
@@ -69,6 +71,20 @@ def test_the_default_of_each_setting_is_the_contracts(name: str, default: object
     assert getattr(settings_from(**{name.upper(): "  "}), name) == default or name.endswith(
         ("stream_url", "ticker_url")
     )
+
+
+def test_every_limit_is_a_setting_of_its_name() -> None:
+    assert settings_from().limits == Limits()
+    limits = settings_from(**{field.name.upper(): str(field.metadata["high"]) for field in fields(Limits)}).limits
+    assert [getattr(limits, field.name) for field in fields(Limits)] == [
+        field.metadata["high"] for field in fields(Limits)
+    ]
+    assert dict(settings_from(STUCK_S="7").printable())["STUCK_S"] == "7"
+
+
+def test_E01_a_tenth_of_a_workers_connections_is_kept_for_health_checks() -> None:
+    assert Limits().worker_connections == 10_000
+    assert settings_from(MAX_CONNECTIONS_PER_PROCESS="10").limits.worker_connections == 12
 
 
 def test_an_empty_stream_address_switches_the_stream_off() -> None:
@@ -261,6 +277,9 @@ def test_what_is_no_address_to_listen_on_is_refused(raw: str) -> None:
         ("BYBIT_IP_REQUESTS_PER_5S", "601"),
         ("JWT_TTL_S", "86401"),
         ("JWT_TTL_S", "٣"),
+        ("MAX_CONNECTIONS_PER_USER", "0"),
+        ("MAX_MESSAGE_BYTES", "64k"),
+        ("STUCK_S", "601"),
         ("EGRESS_ID", "a b"),
         ("CONSOLE", "yes"),
         ("LOG_FORMAT", "xml"),
