@@ -41,6 +41,9 @@ def _usable(directory: str) -> str | None:
     return directory if os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK) else None  # noqa: PTH112
 
 
+#: Workers beyond twice the number that was asked for: added by signal, or dying while a reload goes on.
+SPARE_SLOTS = 8
+
 settings = _checked_settings()
 _configure_logs()
 
@@ -63,6 +66,13 @@ loglevel = settings.log_level
 accesslog = None
 
 
+def on_starting(server: Any) -> None:
+    """Once per master: the memory that its workers share. A reload has old and new workers at the same time."""
+    from pushserver.web.worker_slots import SALT_BYTES, WorkerSlots
+
+    server.worker_slots = WorkerSlots.create(2 * server.cfg.workers + SPARE_SLOTS, os.urandom(SALT_BYTES))
+
+
 def when_ready(server: Any) -> None:
     """Once per master, before the first worker: a fresh metrics directory and the endpoint that reads it.
 
@@ -83,6 +93,11 @@ def when_ready(server: Any) -> None:
     server.metrics_endpoint.serve_when_free(settings.web_metrics_bind)
 
 
+def pre_fork(server: Any, worker: Any) -> None:
+    """In the master: the new worker's place in the shared memory."""
+    worker.slot = server.worker_slots.take(worker.age)
+
+
 def post_fork(server: Any, worker: Any) -> None:
     """In the new worker: let go of what is the master's, and forget its imports of the program."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
@@ -91,6 +106,10 @@ def post_fork(server: Any, worker: Any) -> None:
     server.metrics_endpoint.close_inherited()
     for name in [name for name in sys.modules if name.split(".")[0] == "pushserver"]:
         del sys.modules[name]
+    if worker.slot is not None:
+        from pushserver.web import tally
+
+        tally.inherit(server.worker_slots.memory, worker.slot)
 
 
 def post_worker_init(worker: Any) -> None:
@@ -112,6 +131,8 @@ def post_worker_init(worker: Any) -> None:
 def child_exit(server: Any, worker: Any) -> None:
     """A worker is gone, whichever way: its connections no longer count, what it did still does."""
     server.shared_metrics.forget(worker.pid)
+    if worker.slot is not None:
+        server.worker_slots.free(worker.slot)
 
 
 def on_exit(server: Any) -> None:
