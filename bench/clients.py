@@ -1,15 +1,16 @@
 """Many Socket.IO clients in one small process: what the delivery benchmark listens with.
 
-    python -m bench.clients --address 127.0.0.1:5000
+    python -m bench.clients --address 127.0.0.1:5000 [--address 127.0.0.1:5001 …]
 
 It is told what to do on stdin and answers on stdout, a JSON object a line:
 
     {"connect": [[user id, connect packet, subscribe packet], …], "answer": "subscribed"}
-        opens them one after another; each has subscribed when this is answered: {"connected": 500}
+        opens them one after another, in turn at the addresses; each has subscribed when this is answered:
+        {"connected": 500}
     {"collect": 10000, "patience_s": 10}
         waits until so many updates have come since the start, or none for so long:
-        {"received": …, "fewest": …, "most": … per client, "misdirected": …, "closed": …, "p50_ms": …, "p99_ms": …,
-         "max_ms": …, "last_at_ms": …}
+        {"received": …, "fewest": …, "most": … per client, "misdirected": …, "closed": …, "last_at_ms": …,
+         "p50_ms": …, "p99_ms": …, "max_ms": … of those that came since the last such answer}
     end of input
         closes everything.
 
@@ -28,6 +29,7 @@ import socket
 import sys
 import time
 from array import array
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -117,9 +119,8 @@ class Client:
 class Crowd:
     """All clients, one epoll loop; stdin is one more thing to listen to."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host = f"{host}:{port}"
-        self._address = (host, port)
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._hosts = addresses
         self._clients: dict[int, Client] = {}
         self._poll = select.epoll()
         self._poll.register(0, select.EPOLLIN)
@@ -161,8 +162,10 @@ class Crowd:
             self._target = (command["collect"], command["patience_s"])
 
     def _connect(self, user_id: int, connect_packet: str, subscribe_packet: str, answer: str) -> None:
-        client = Client(self._address, user_id)
-        client.open(self._host, connect_packet, subscribe_packet, answer)
+        host = self._hosts[len(self._clients) % len(self._hosts)]
+        name, _, port = host.rpartition(":")
+        client = Client((name, int(port)), user_id)
+        client.open(host, connect_packet, subscribe_packet, answer)
         self._clients[client.socket.fileno()] = client
         self._poll.register(client.socket.fileno(), select.EPOLLIN)
 
@@ -214,6 +217,7 @@ class Crowd:
                 "max_ms": latencies[-1], "last_at_ms": self._last_at_s * 1000,
             }
         )  # fmt: skip
+        del self._latencies_ms[:]
 
 
 def say(answer: dict[str, Any]) -> None:
@@ -222,13 +226,12 @@ def say(answer: dict[str, Any]) -> None:
 
 
 @click.command()
-@click.option("--address", required=True, help="HOST:PORT of the Socket.IO server.")
-def main(address: str) -> None:
+@click.option("--address", "addresses", required=True, multiple=True, help="HOST:PORT of a Socket.IO server.")
+def main(addresses: tuple[str, ...]) -> None:
     """Be many Socket.IO clients, as told on stdin."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    host, _, port = address.rpartition(":")
-    Crowd(host, int(port)).run()
+    Crowd(addresses).run()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Delivery: server CPU per push, latency and memory per connection, beside stock Flask-SocketIO in the same run."""
+"""One delivery run: server CPU per push, latency and memory per connection of one target on fresh processes."""
 
 from __future__ import annotations
 
@@ -6,72 +6,113 @@ import json
 import select
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
 
 from bench.processes import BenchmarkFailed, Process, answers, connections, cpu_s, free_port, pss_bytes, running
-from bench.targets import Project, StockFlaskSocketIO, Target
-from bench.valkey import valkey
+from bench.targets import Target
+from bench.valkey import valkey, valkey_cpu_s
 
 START_TIMEOUT_S = 60.0
 #: Clients per worker that connect before memory is measured: the first ones pay for what is loaded once.
 FIRST_CLIENTS = 40
-#: How long the servers are watched doing nothing, with all clients connected.
+#: How long the servers are watched doing nothing, with all clients connected; garbage of connecting is gone after it.
 IDLE_S = 1.0
+#: Publishing goes on for so long after the measuring window, so that the window ends under full load.
+TAIL_S = 0.3
 #: Updates that do not come for so long are lost.
 PATIENCE_S = 10.0
-#: Clients that are further behind the publisher than this when it ends had a queue before them.
+#: An update that takes longer than this had a queue before it: its server is saturated.
 SATURATED_AFTER_MS = 500.0
+
+#: What else is to be done with the web workers during the measuring window: a profile, say.
+Watch = Callable[[Sequence[int]], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """``clients`` users with ``devices`` connections each; ``rate`` states a second for ``seconds``."""
+    """``clients`` users with ``devices`` connections each, in rooms of their own.
+
+    ``rate`` states a second, all users together, for ``warm_up_s`` seconds that do not count and ``seconds`` that do.
+    """
 
     clients: int
     devices: int
     rate: float
     seconds: float
+    warm_up_s: float = 2.0
+
+    @property
+    def published_s(self) -> float:
+        return self.warm_up_s + self.seconds + TAIL_S
+
+    @property
+    def published(self) -> int:
+        return round(self.rate * self.published_s)
 
 
 @dataclass(slots=True)
 class Run:
-    """What one run showed. ``problems`` make it invalid."""
+    """What one run showed. ``problems`` make it invalid.
+
+    All but ``pushes``, ``expected`` and memory is of the measuring window. ``…_cores`` are CPU seconds a second;
+    ``machine_busy`` is a share of all cores, other programs included.
+    """
 
     target: str
     workers: int
+    clients: int = 0
     pushes: int = 0
+    expected: int = 0
     cpu_us_per_push: float = 0.0
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     max_ms: float = 0.0
     connection_pss_kb: float = 0.0
+    connection_pss_with_first_kb: float = 0.0
     connections_per_worker: list[int] = field(default_factory=list)
     idle_cores: float = 0.0
     server_cores: float = 0.0
+    clients_cores: float = 0.0
+    publisher_cores: float = 0.0
+    valkey_cores: float = 0.0
     machine_busy: float = 0.0
     published_rate: float = 0.0
-    behind_ms: float = 0.0
+    delivered_rate: float = 0.0
     saturated: bool = False
     problems: list[str] = field(default_factory=list)
 
     def in_words(self) -> str:
-        figures = f"{self.cpu_us_per_push:.1f} µs a push, p99 {self.p99_ms:.1f} ms"
+        figures = (
+            f"{self.cpu_us_per_push:.1f} µs a push, p50 {self.p50_ms:.1f} ms, p99 {self.p99_ms:.1f} ms,"
+            f" {self.connection_pss_kb:.1f} KB a connection, {self.delivered_rate:.0f} pushes/s"
+        )
         remarks = (", saturated" if self.saturated else "") + "".join(f", INVALID: {each}" for each in self.problems)
-        return f"{self.target}, {self.workers} workers: {figures}{remarks}"
+        return f"{self.target}, {self.workers} workers, {self.clients} clients: {figures}{remarks}"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """CPU seconds of everybody who takes part, at one moment."""
+
+    at_s: float
+    server: float
+    clients: float
+    publisher: float
+    valkey: float
 
 
 class Crowd:
     """The load clients in their own process."""
 
-    def __init__(self, port: int, folder: Path) -> None:
-        arguments = ["-m", "bench.clients", "--address", f"127.0.0.1:{port}"]
-        self.process = Process("clients", arguments, {}, folder, dialogue=True)
+    def __init__(self, ports: Sequence[int], folder: Path) -> None:
+        addresses = [word for port in ports for word in ("--address", f"127.0.0.1:{port}")]
+        self.process = Process("clients", ["-m", "bench.clients", *addresses], {}, folder, dialogue=True)
 
     def ask(self, command: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """Send one command; its answer."""
@@ -94,63 +135,45 @@ class Crowd:
         each = [[user_id, *target.packets(user_id)] for user_id in users]
         return int(self.ask({"connect": each, "answer": "subscribed"}, START_TIMEOUT_S + len(each) / 20)["connected"])
 
+    def collect(self, updates: int, load: Load) -> dict[str, Any]:
+        """Wait until so many updates have come since the start, however slowly, or none for PATIENCE_S."""
+        return self.ask({"collect": updates, "patience_s": PATIENCE_S}, load.published_s * 20 + 60)
 
-def measure(target: Target, workers: int, load: Load) -> Run:
+
+def measure(target: Target, workers: int, load: Load, watch: Watch = nullcontext) -> Run:
     """One run on fresh processes. Raises BenchmarkFailed when it could not be made at all."""
-    port = free_port()
+    ports = [free_port() for _ in range(target.port_count(workers))]
     with TemporaryDirectory(prefix="bench-") as name, valkey() as redis_url:
         folder = Path(name)
-        with running(target.start(redis_url, port, workers, folder)) as web:
+        with running(target.start(redis_url, ports, workers, folder)) as web:
             web.wait_for(lambda: len(web.children()) == workers, START_TIMEOUT_S, f"{workers} workers")
-            for _ in range(3 * workers):  # whoever accepts it: as good as every worker has to be there
-                web.wait_for(lambda: answers(target.ready_url(port)), START_TIMEOUT_S, "readiness")
-            crowd = Crowd(port, folder)
+            for port in ports * 3 * workers:  # whoever accepts it: as good as every worker has to be there
+                web.wait_for(lambda port=port: answers(target.ready_url(port)), START_TIMEOUT_S, "readiness")
+            crowd = Crowd(ports, folder)
             with running(crowd.process):
-                run = Run(target.name, workers)
+                run = Run(target.name, workers, load.clients)
                 pids = web.children()
-                _connect(run, crowd, target, pids, load, port)
-                _publish(
-                    run, crowd, target.publisher(redis_url, load.clients, load.rate, load.seconds), pids, load, folder
-                )
+                _connect(run, crowd, target, pids, load, ports)
+                _publish(run, crowd, target, pids, load, redis_url, folder, watch)
             if web.children() != pids:
                 run.problems.append("a worker was replaced")
     return run
 
 
-def _connect(run: Run, crowd: Crowd, target: Target, pids: list[int], load: Load, port: int) -> None:
+def _connect(run: Run, crowd: Crowd, target: Target, pids: list[int], load: Load, ports: Sequence[int]) -> None:
     users = [number % load.clients + 1 for number in range(load.clients * load.devices)]
     first_users = min(FIRST_CLIENTS * len(pids), len(users) // 2)
+    pss_empty = pss_bytes(pids)
     first = crowd.connect(target, users[:first_users])
-    pss_before = pss_bytes(pids)
+    pss_first = pss_bytes(pids)
     connected = crowd.connect(target, users[first_users:])
     if connected != len(users):
         run.problems.append(f"{connected} of {len(users)} clients connected")
-    if connected > first:
-        run.connection_pss_kb = (pss_bytes(pids) - pss_before) / (connected - first) / 1024
-    run.connections_per_worker = [connections(pid, port) for pid in pids]
-
-
-def _publish(run: Run, crowd: Crowd, publisher_arguments: list[str], pids: list[int], load: Load, folder: Path) -> None:
-    """Publish while measuring; the window ends with the last update that a client received."""
     run.idle_cores = _idle_cores(pids)
-    psutil.cpu_percent()
-    cpu_before_s, start_s = cpu_s(pids), time.monotonic()
-    with running(Process("publisher", publisher_arguments, {}, folder)) as publisher:
-        publisher.popen.wait(load.seconds * 5 + 30)
-        ended_at_ms = time.time() * 1000
-        counts = _counts(publisher.log_path.read_text(errors="replace"))
-    seen = crowd.ask({"collect": counts["published"] * load.devices, "patience_s": PATIENCE_S}, 120.0)
-    elapsed_s = time.monotonic() - start_s
-    used_s = cpu_s(pids) - cpu_before_s
-    run.machine_busy = psutil.cpu_percent() / 100
-    run.pushes = seen["received"]
-    run.cpu_us_per_push = used_s / max(1, run.pushes) * 1e6
-    run.server_cores = used_s / elapsed_s
-    run.p50_ms, run.p99_ms, run.max_ms = seen["p50_ms"], seen["p99_ms"], seen["max_ms"]
-    run.published_rate = counts["published"] / (counts["elapsed_ms"] / 1000)
-    run.behind_ms = max(0.0, seen["last_at_ms"] - ended_at_ms)
-    run.saturated = run.behind_ms > SATURATED_AFTER_MS or run.p99_ms > SATURATED_AFTER_MS
-    run.problems += _problems(seen, counts, load)
+    pss_all = pss_bytes(pids)
+    run.connection_pss_kb = (pss_all - pss_first) / max(1, connected - first) / 1024
+    run.connection_pss_with_first_kb = (pss_all - pss_empty) / max(1, connected) / 1024
+    run.connections_per_worker = [connections(pid, ports) for pid in pids]
 
 
 def _idle_cores(pids: list[int]) -> float:
@@ -159,13 +182,54 @@ def _idle_cores(pids: list[int]) -> float:
     return (cpu_s(pids) - cpu_before_s) / (time.monotonic() - start_s)
 
 
+def _publish(
+    run: Run, crowd: Crowd, target: Target, pids: list[int], load: Load, redis_url: str, folder: Path, watch: Watch
+) -> None:
+    """Publish and measure a window of so many received updates; when servers keep pace it is ``load.seconds`` long."""
+    warm = round(load.rate * load.warm_up_s) * load.devices
+    wanted = round(load.rate * load.seconds) * load.devices
+    with running(target.publisher(redis_url, load.clients, load.rate, load.published_s, folder)) as publisher:
+
+        def usage() -> Usage:
+            everybody = cpu_s(pids), cpu_s([crowd.process.pid]), cpu_s([publisher.pid]), valkey_cpu_s(redis_url)
+            return Usage(time.monotonic(), *everybody)
+
+        warmed = crowd.collect(warm, load)
+        with watch(pids):
+            psutil.cpu_percent()
+            before = usage()
+            seen = crowd.collect(warmed["received"] + wanted, load)
+            after = usage()
+            run.machine_busy = psutil.cpu_percent() / 100
+        _take(run, seen, seen["received"] - warmed["received"], before, after)
+        publisher.popen.wait(load.published_s * 5 + 30)
+        counts = _counts(publisher.log_path.read_text(errors="replace"))
+    run.published_rate = counts["published"] / (counts["elapsed_ms"] / 1000)
+    run.expected = counts["published"] * load.devices
+    total = crowd.collect(run.expected, load)
+    run.pushes = total["received"]
+    run.problems += _problems(total, counts, load)
+
+
+def _take(run: Run, seen: dict[str, Any], pushes: int, before: Usage, after: Usage) -> None:
+    elapsed_s = after.at_s - before.at_s
+    run.cpu_us_per_push = (after.server - before.server) / max(1, pushes) * 1e6
+    run.delivered_rate = pushes / elapsed_s
+    run.server_cores = (after.server - before.server) / elapsed_s
+    run.clients_cores = (after.clients - before.clients) / elapsed_s
+    run.publisher_cores = (after.publisher - before.publisher) / elapsed_s
+    run.valkey_cores = (after.valkey - before.valkey) / elapsed_s
+    run.p50_ms, run.p99_ms, run.max_ms = seen["p50_ms"], seen["p99_ms"], seen["max_ms"]
+    run.saturated = run.p99_ms > SATURATED_AFTER_MS
+
+
 def _problems(seen: dict[str, Any], counts: dict[str, int], load: Load) -> list[str]:
     problems = []
     wanted = counts["published"] * load.devices
     if seen["received"] != wanted:
         problems.append(f"{seen['received']} of {wanted} updates arrived")
-    if counts["failed"] or counts["published"] != round(load.rate * load.seconds):
-        problems.append(f"{counts['published']} of {round(load.rate * load.seconds)} states were published")
+    if counts["failed"] or counts["published"] != load.published:
+        problems.append(f"{counts['published']} of {load.published} states were published")
     if seen["most"] - seen["fewest"] > 1:
         problems.append(f"some clients got {seen['fewest']}, others {seen['most']} updates")
     if seen["misdirected"]:
@@ -182,70 +246,3 @@ def _counts(output: str) -> dict[str, int]:
     if "published" not in counts:
         raise BenchmarkFailed(f"the publisher failed\n{output[-2000:]}")
     return counts
-
-
-def summarise(runs: Sequence[Run]) -> dict[str, Any]:
-    """Medians of the valid runs of one target at one number of workers."""
-    valid = [run for run in runs if not run.problems]
-    figures = (
-        "cpu_us_per_push",
-        "p50_ms",
-        "p99_ms",
-        "connection_pss_kb",
-        "idle_cores",
-        "server_cores",
-        "machine_busy",
-        "behind_ms",
-    )
-    return {
-        "target": runs[0].target,
-        "workers": runs[0].workers,
-        "valid_runs": len(valid),
-        "runs": len(runs),
-        "pushes": sum(run.pushes for run in valid),
-        **{name: round(median(getattr(run, name) for run in valid), 3) if valid else None for name in figures},
-        "saturated_runs": sum(run.saturated for run in valid),
-        "connections_per_worker": runs[-1].connections_per_worker,
-        "problems": [problem for run in runs for problem in run.problems],
-    }
-
-
-def ratios(summaries: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """How the medians compare: with the peer at each number of workers, and with ourselves at one worker."""
-    cpu = {(row["target"], row["workers"]): row["cpu_us_per_push"] for row in summaries if row["cpu_us_per_push"]}
-    names = sorted({workers for _, workers in cpu})
-    found = {}
-    for workers in names:
-        ours, theirs = cpu.get((Project.name, workers)), cpu.get((StockFlaskSocketIO.name, workers))
-        if ours and theirs:
-            found[f"stock / pushserver CPU per push, {workers} workers"] = round(theirs / ours, 2)
-    if len(names) > 1 and (Project.name, names[0]) in cpu and (Project.name, names[-1]) in cpu:
-        found[f"pushserver CPU per push, {names[-1]} / {names[0]} workers"] = round(
-            cpu[Project.name, names[-1]] / cpu[Project.name, names[0]], 2
-        )
-    return found
-
-
-def compare(
-    load: Load, runs: int, worker_counts: Sequence[int], targets: Sequence[Target], tell: Callable[[str], None]
-) -> dict[str, Any]:
-    """All runs, interleaved so that a noisy minute hits everybody alike."""
-    done: list[Run] = []
-    for number in range(runs):
-        for workers in worker_counts:
-            for target in targets:
-                run = measure(target, workers, load)
-                done.append(run)
-                tell(f"delivery {number + 1}/{runs}: {run.in_words()}")
-    groups = [
-        [run for run in done if (run.target, run.workers) == (target.name, workers)]
-        for workers in worker_counts
-        for target in targets
-    ]
-    summaries = [summarise(group) for group in groups]
-    return {
-        "load": asdict(load),
-        "summary": summaries,
-        "ratios": ratios(summaries),
-        "runs": [asdict(run) for run in done],
-    }

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -58,15 +58,16 @@ class Process:
     """A child in a session of its own (a Ctrl-C at the terminal reaches only us), its output in a file."""
 
     def __init__(
-        self, name: str, arguments: Iterable[str], environment: Mapping[str, str], folder: Path, dialogue: bool = False
-    ) -> None:
-        """Run ``python ARGUMENTS``. With ``dialogue`` its stdin and stdout are pipes, line by line."""
+        self, name: str, arguments: Iterable[str], environment: Mapping[str, str], folder: Path,
+        dialogue: bool = False, program: str = sys.executable,
+    ) -> None:  # fmt: skip
+        """Run ``PROGRAM ARGUMENTS``, Python unless told. With ``dialogue`` its stdin and stdout are line pipes."""
         self.name = name
         self.log_path = folder / f"{name}.log"
         self._log = self.log_path.open("ab")
         pipe = subprocess.PIPE if dialogue else None
         self.popen = subprocess.Popen(
-            [sys.executable, *arguments], cwd=ROOT, env=base_environment(environment), stdin=pipe or subprocess.DEVNULL,
+            [program, *arguments], cwd=ROOT, env=base_environment(environment), stdin=pipe or subprocess.DEVNULL,
             stdout=pipe or self._log, stderr=self._log, start_new_session=True, text=dialogue or None,
         )  # fmt: skip
 
@@ -142,10 +143,10 @@ def pss_bytes(pids: Iterable[int]) -> int:
     return sum(psutil.Process(pid).memory_full_info().pss for pid in pids)
 
 
-def connections(pid: int, port: int) -> int:
-    """How many clients of a local port this process serves."""
+def connections(pid: int, ports: Collection[int]) -> int:
+    """How many clients of these local ports this process serves."""
     sockets = psutil.Process(pid).net_connections(kind="tcp")
-    return sum(each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED for each in sockets)
+    return sum(each.laddr.port in ports and each.status == psutil.CONN_ESTABLISHED for each in sockets)
 
 
 def end_on_signals() -> None:

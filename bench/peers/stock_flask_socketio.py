@@ -2,7 +2,7 @@
 
     gunicorn -k geventwebsocket.gunicorn.workers.GeventWebSocketWorker -w 4 bench.peers.stock_flask_socketio:app
 
-Each client is in a room of its own, as the program's clients are; nobody is asked for a token.
+Each client is in four rooms of its own, as the program's clients are; nobody is asked for a token.
 """
 
 from gevent import monkey
@@ -13,6 +13,8 @@ import os
 
 from flask import Flask
 from flask_socketio import SocketIO, emit, join_room
+
+TYPES = ["balance", "positions", "pnl", "orders"]
 
 app = Flask("stock")
 socketio = SocketIO(
@@ -32,5 +34,6 @@ def ready() -> str:
 
 @socketio.on("subscribe_trading")
 def subscribe(payload: dict) -> None:
-    join_room(f"positions_{payload['user_id']}")
-    emit("subscribed", {"types": ["positions"]})
+    for name in TYPES:
+        join_room(f"{name}_{payload['user_id']}")
+    emit("subscribed", {"types": TYPES})

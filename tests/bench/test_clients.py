@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from bench.clients import Client, Disconnected, masked_text
-from bench.delivery import Load, Run, _problems, summarise
+from bench.comparison import summarise
+from bench.delivery import Load, Run, _problems
 from pushserver.web.websocket import close_frame, text_frame
 
 
@@ -43,10 +44,11 @@ def test_a_clients_frame_is_masked_and_has_its_length():
 
 SEEN = {"received": 100, "fewest": 10, "most": 10, "misdirected": 0, "closed": 0}
 COUNTS = {"published": 100, "failed": 0}
+LOAD = Load(10, 1, 50, 1, warm_up_s=0.7)
 
 
 def test_a_run_in_which_everything_arrived_is_valid():
-    assert _problems(SEEN, COUNTS, Load(10, 1, 50, 2)) == []
+    assert _problems(SEEN, COUNTS, LOAD) == []
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_a_run_in_which_everything_arrived_is_valid():
     ],
 )
 def test_a_run_in_which_anything_went_wrong_is_invalid(seen, counts):
-    assert _problems(SEEN | seen, COUNTS | counts, Load(10, 1, 50, 2))
+    assert _problems(SEEN | seen, COUNTS | counts, LOAD)
 
 
 def test_invalid_runs_do_not_count_in_the_median():
