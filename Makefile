@@ -1,4 +1,4 @@
-# The daily verbs. Everything lives in .venv and tests/js/node_modules: no root, nothing installed elsewhere.
+# The daily verbs. Everything lives in .venv and in folders node_modules: no root, nothing installed elsewhere.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -17,10 +17,10 @@ venv: .venv/dev.stamp  ## create .venv with everything that tests, lint and benc
 demo: .venv/runtime.stamp  ## start the whole system on this machine; Ctrl-C ends it
 	@exec $(PYTHON) scripts/in_foreground.py $(PYTHON) -m pushserver demo $(ARGS)
 
-test: .venv/dev.stamp tests/js/node_modules/stamp  ## run every test; ARGS='-k name -x' goes to pytest
+test: .venv/dev.stamp tests/js/node_modules/stamp bench/peers/node/node_modules/stamp  ## run every test; ARGS='-k name -x' goes to pytest
 	$(PYTHON) -m pytest $(ARGS)
 
-bench: .venv/dev.stamp tests/js/node_modules/stamp  ## run the benchmarks and print one table
+bench: .venv/dev.stamp bench/peers/node/node_modules/stamp  ## run the benchmarks and print one table
 	$(PYTHON) -m bench $(ARGS)
 
 lint: .venv/dev.stamp  ## style, formatting, types, import rules
@@ -34,7 +34,7 @@ format: .venv/dev.stamp  ## let ruff format and sort what it can
 	.venv/bin/ruff check --fix .
 
 clean:  ## remove what these verbs made
-	rm -rf .venv .demo tests/js/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .demo tests/js/node_modules bench/peers/node/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find pushserver tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A name on the PATH is not yet an interpreter (version managers put stand-ins there), so each one is really asked.
@@ -57,9 +57,9 @@ clean:  ## remove what these verbs made
 	@$(PYTHON) scripts/install_pins.py requirements-dev.txt
 	@touch $@
 
-# Without npm the tests that need the JavaScript client say so themselves.
-tests/js/node_modules/stamp: tests/js/package-lock.json
+# Without npm the tests and benchmarks that need JavaScript say so themselves.
+%/node_modules/stamp: %/package-lock.json
 	@if command -v npm >/dev/null; then \
-	  echo 'installing the JavaScript client for the tests'; \
-	  (cd tests/js && npm ci --no-audit --no-fund --loglevel=error) && touch $@; \
-	else echo 'npm is not here: going on without the JavaScript client'; fi
+	  echo 'installing the JavaScript packages of $*'; \
+	  (cd $* && npm ci --no-audit --no-fund --loglevel=error) && touch $@; \
+	else echo 'npm is not here: going on without the JavaScript packages of $*'; fi
