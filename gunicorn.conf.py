@@ -107,9 +107,9 @@ def post_fork(server: Any, worker: Any) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "pushserver"]:
         del sys.modules[name]
     if worker.slot is not None:
-        from pushserver.web import tally
+        from pushserver.web.worker_slots import inherit
 
-        tally.inherit(server.worker_slots.memory, worker.slot)
+        inherit(server.worker_slots.memory, worker.slot)
 
 
 def post_worker_init(worker: Any) -> None:

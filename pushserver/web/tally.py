@@ -9,13 +9,9 @@ the limit.
 
 from __future__ import annotations
 
-import logging
-import mmap
 from hashlib import blake2b
 
-from pushserver.web.worker_slots import BUCKETS, SALT_BYTES, WorkerSlots
-
-logger = logging.getLogger(__name__)
+from pushserver.web.worker_slots import BUCKETS, WorkerSlots, slots_alone, slots_of_process
 
 _USERS, _ADDRESSES = 0, BUCKETS
 _MOST = 0xFFFF
@@ -82,23 +78,11 @@ class Tally:
         return int.from_bytes(digest, "big") % BUCKETS
 
 
-_inherited: tuple[mmap.mmap, int] | None = None
-
-
-def inherit(memory: mmap.mmap, slot: int) -> None:
-    """Told to a forked worker: the memory it shares with the others, and which slot of it is its own."""
-    global _inherited
-    _inherited = (memory, slot)
-
-
 def tally_of_process() -> Tally:
-    """The tally over the inherited memory; of this process alone without one, or with one of other code's layout."""
-    if _inherited is not None:
-        memory, slot = _inherited
-        try:
-            return Tally(WorkerSlots(memory), slot)
-        except ValueError:
-            logger.warning("the workers' memory was made by other code: connections are counted per worker")
-    slots = WorkerSlots.create(1, bytes(SALT_BYTES))
-    slots.take(age=0)
-    return Tally(slots, 0)
+    """The tally over the workers' shared memory; of this process alone when it was not forked by our gunicorn."""
+    return Tally(*slots_of_process())
+
+
+def local_tally() -> Tally:
+    """A tally of this process alone."""
+    return Tally(*slots_alone())

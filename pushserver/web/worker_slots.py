@@ -8,10 +8,13 @@ runs it.
 
 from __future__ import annotations
 
+import logging
 import mmap
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
+
+logger = logging.getLogger(__name__)
 
 #: Changes with the arrangement of the memory. A worker with other code than its master's keeps to itself.
 LAYOUT = 1
@@ -103,6 +106,33 @@ class WorkerSlots:
         """The slots of the other workers that are in that state."""
         words = self._words
         return [other for other in range(self.count) if words[other * _WORDS] == state and other != slot]
+
+
+_inherited: tuple[mmap.mmap, int] | None = None
+
+
+def inherit(memory: mmap.mmap, slot: int) -> None:
+    """Told to a forked worker: the memory it shares with the others, and which slot of it is its own."""
+    global _inherited
+    _inherited = (memory, slot)
+
+
+def slots_of_process() -> tuple[WorkerSlots, int]:
+    """The inherited slots and our own among them; a table of this process alone without, or with another layout."""
+    if _inherited is not None:
+        memory, slot = _inherited
+        try:
+            return WorkerSlots(memory), slot
+        except ValueError as error:
+            logger.warning("this worker counts its connections for itself alone: %s", error)
+    return slots_alone()
+
+
+def slots_alone() -> tuple[WorkerSlots, int]:
+    """A table that no other process sees, and the one slot of it."""
+    slots = WorkerSlots.create(1, bytes(SALT_BYTES))
+    slots.take(age=0)
+    return slots, 0
 
 
 def _columns_at(count: int) -> int:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pushserver.web import tally as tally_module
+from pushserver.web import worker_slots
 from pushserver.web.tally import Tally, tally_of_process
 from pushserver.web.worker_slots import BUCKETS, SALT_BYTES, State, WorkerSlots
 
@@ -112,17 +112,17 @@ def test_counting_costs_microseconds(slots: WorkerSlots) -> None:
 
 
 def test_without_gunicorn_a_process_counts_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tally_module, "_inherited", None)
+    monkeypatch.setattr(worker_slots, "_inherited", None)
     one, other = tally_of_process(), tally_of_process()
     assert one.enter_user(4, most=1) and not one.enter_user(4, most=1)
     assert other.user_total(4) == 0
 
 
 def test_a_forked_worker_counts_in_the_slot_it_inherited(slots: WorkerSlots, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tally_module, "_inherited", None)
+    monkeypatch.setattr(worker_slots, "_inherited", None)
 
     def work() -> None:
-        tally_module.inherit(slots.memory, 2)
+        worker_slots.inherit(slots.memory, 2)
         assert tally_of_process().enter_user(4, 20)
 
     in_child(work)
@@ -135,7 +135,7 @@ def test_memory_arranged_by_other_code_is_left_alone(slots: WorkerSlots, monkeyp
     slots.memory[0:4] = (77).to_bytes(4, "little")
     with pytest.raises(ValueError, match="layout 77"):
         WorkerSlots(slots.memory)
-    monkeypatch.setattr(tally_module, "_inherited", (slots.memory, 1))
+    monkeypatch.setattr(worker_slots, "_inherited", (slots.memory, 1))
     before = bytes(slots.column(1))
     assert tally_of_process().enter_user(4, 20)
     assert bytes(slots.column(1)) == before
