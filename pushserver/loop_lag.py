@@ -9,10 +9,10 @@ import gevent
 from pushserver.clock import Clock
 from pushserver.observers import LoopLagMeasured, Observer
 
-#: Twenty measurements a second see every stall of 50 ms.
-INTERVAL_S = 0.05
+#: Ten measurements a second see every stall of 100 ms, and half of those of 50.
+INTERVAL_S = 0.1
 #: They are reported together: a report costs more than a measurement.
-MEASUREMENTS_PER_REPORT = 10
+MEASUREMENTS_PER_REPORT = 5
 
 
 class LoopLagProbe:
