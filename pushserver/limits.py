@@ -61,3 +61,6 @@ class Limits:
     def worker_connections(self) -> int:
         """Connections of any kind of one web worker: the phones and a tenth of the whole beside them."""
         return -(-self.max_connections_per_process * 10 // 9)
+
+
+DEFAULTS = Limits()

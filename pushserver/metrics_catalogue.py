@@ -36,7 +36,9 @@ FETCH_CODES = (
     "exchange_time_ahead", "exchange_timeout", "exchange_error", "server_busy", "internal_error",
 )  # fmt: skip
 TOKEN_CODES = ("token_missing", "token_invalid", "token_expired", "token_revoked", "token_mismatch", "user_disabled")
-REFUSAL_CODES = (*TOKEN_CODES, "too_many_connections", "server_busy")
+REFUSAL_CODES = (
+    *TOKEN_CODES, "too_many_connections", "server_busy", "invalid_namespace", "never_signed_in", "protocol_error",
+)  # fmt: skip
 CLOSE_REASONS = (
     "client_disconnect", "server_disconnect", "ping_timeout", "transport_close", "transport_error",
     "protocol_error", "token_expired", "token_revoked", "user_disabled", "slow_client",
@@ -48,7 +50,8 @@ EVENT_RESULTS = (
 )  # fmt: skip
 HTTP_CODES = (
     "bad_request", "bad_upgrade", "body_too_large", "compressed_body", "headers_too_large", "not_found",
-    "request_line_too_long", "request_timeout", "websocket_version",
+    "origin_not_allowed", "request_line_too_long", "request_timeout", "server_busy", "too_many_connections",
+    "transport_not_supported", "websocket_version",
 )  # fmt: skip
 DROP_REASONS = ("oversize", "malformed", "seq_ahead", "not_an_event", "method_not_allowed", "room_not_allowed")
 

@@ -25,6 +25,7 @@ from pushserver.observers import LifecycleReported, Observers
 from pushserver.schema_upgrade import start_upgrade
 from pushserver.settings import Settings
 from pushserver.tokens import tokens_from_settings
+from pushserver.web.admission import Admission
 from pushserver.web.api.answers import register_error_handlers
 from pushserver.web.api.blueprint import create_api
 from pushserver.web.api.services import ApiServices
@@ -37,7 +38,9 @@ from pushserver.web.handlers import Handlers
 from pushserver.web.health import create_health
 from pushserver.web.kicks import Kicks
 from pushserver.web.rooms import RoomManager
+from pushserver.web.sign_in import SignIn
 from pushserver.web.sockets import Sockets
+from pushserver.web.tally import tally_of_process
 from pushserver.web.ticker import Ticker
 from pushserver.web.verifying import GatedVerifier
 
@@ -66,12 +69,15 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     tokens = tokens_from_settings(settings, clock)
     access = AccessList(redis_client, clock)
 
+    tally = tally_of_process()
     deliveries = Deliveries(states, schedule, clock, observer)
-    sockets = Sockets(tokens, access, deliveries, clock, observer)
+    sign_in = SignIn(tokens, access, tally, deliveries, settings.limits, clock, observer)
+    sockets = Sockets(sign_in, settings.limits, clock, observer)
+    admission = Admission(settings.limits, tally, settings.trusted_proxies, clock, lambda: sockets.accepting)
     manager = RoomManager(redis_client, observer)
-    server = SocketServer(sockets, clock, manager, settings.cors_origins)
+    server = SocketServer(sockets, clock, manager, settings.cors_origins, settings.limits)
     handlers = Handlers(deliveries, manager, tokens, access, states, schedule, settings.push_intervals, clock)
-    sockets.manager, sockets.handlers = manager, handlers.by_name()
+    sign_in.manager, sign_in.resume, sockets.handlers = manager, handlers.resume, handlers.by_name()
     kicks = Kicks(sockets, access, accounts.access_rules)
 
     def on_signal(payload: bytes) -> None:
@@ -106,11 +112,12 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     app.wsgi_app = ForwardedHeaders(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
     # What the request handler and the hooks of gunicorn, which import nothing of the program, reach it by.
     drain = Drain(sockets, settings.drain_s, clock).run
-    app.extensions.update(observer=observer, admit=sockets.admit, drain=drain, transports=sockets.connections)
+    app.extensions.update(observer=observer, clock=clock, limits=settings.limits, admission=admission)
+    app.extensions.update(drain=drain, transports=sockets.connections)
 
     listener.start()
     kicks.start(after=start_upgrade(accounts.upgrade, "web", clock, observer))
-    Ticker(sockets, deliveries.ensure_scheduled, deliveries.totals.report, clock).start()
+    Ticker(sockets, deliveries.ensure_scheduled, deliveries.totals.report, clock, settings.limits).start()
     LoopLagProbe("web", clock, observer).start()
     observer.record(LifecycleReported("web", "started"))
     return app

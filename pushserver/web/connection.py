@@ -15,6 +15,7 @@ import gevent
 from engineio import packet as engineio_packet
 
 from pushserver.clock import Clock
+from pushserver.limits import DEFAULTS, Limits
 from pushserver.web.outbox import Outbox
 from pushserver.web.pace import Pace
 from pushserver.web.websocket import (
@@ -61,6 +62,7 @@ class Connection(engineio.socket.Socket):
         clock: Clock,
         on_message: Callable[[Connection, str | bytes], None],
         on_closed: Callable[[Connection, str], None],
+        limits: Limits = DEFAULTS,
     ) -> None:
         # Not the base class's: it makes a queue per connection and starts a greenlet per ping.
         self.server = server
@@ -75,15 +77,15 @@ class Connection(engineio.socket.Socket):
         #: Set by the Socket.IO layer: the signed-in phone behind this transport.
         self.phone: Any = None
         self.refused = False
-        self.attachments_due = 0
         self._clock = clock
         self._frames = Pace(FRAME_BURST, FRAMES_PER_S, self.opened_at_s)
+        self._max_message_bytes = limits.max_message_bytes
         self._on_message = on_message
         self._on_closed = on_closed
         handler = websocket.handler
         self._socket: socket.socket = handler.socket
         self._read = handler.rfile.read
-        self.outbox = Outbox(self._socket, clock, self._socket_died)
+        self.outbox = Outbox(self._socket, clock, self._socket_died, limits.max_waiting_bytes)
 
     def send(self, pkt: Any) -> None:
         """Called by the library with an Engine.IO packet."""
@@ -104,7 +106,10 @@ class Connection(engineio.socket.Socket):
     def read_until_closed(self) -> None:
         """The life of the connection: read messages until either side ends it."""
         reader = MessageReader(
-            self._read, lambda payload: self.outbox.send(encode_frame(PONG, payload)), self._frame_arrived
+            self._read,
+            lambda payload: self.outbox.send(encode_frame(PONG, payload)),
+            self._frame_arrived,
+            self._max_message_bytes,
         )
         reason, code = "transport close", NORMAL
         try:

@@ -118,7 +118,9 @@ class Deliveries:
         for data_type, state in zip(data_types, stored, strict=True):
             if data_type not in phone.subscribed:
                 continue
-            if since is not None and since.get(data_type) != state.seq and state.seq >= phone.delivered[data_type]:
+            if since is not None and since.get(data_type) == state.seq:
+                phone.delivered[data_type] = max(phone.delivered[data_type], state.seq)
+            elif since is not None and state.seq >= phone.delivered[data_type]:
                 phone.delivered[data_type] = state.seq - 1
             self._send_state([phone], data_type, state, "snapshot" if since is None else "resync")
 

@@ -15,11 +15,13 @@ import engineio
 import socketio
 
 from pushserver.clock import Clock
+from pushserver.limits import DEFAULTS, Limits
 from pushserver.web.connection import Connection, open_packet
-from pushserver.web.websocket import MAX_MESSAGE_BYTES
 
 PING_INTERVAL_S = 25
 PING_TIMEOUT_S = 20
+#: Where the request handler leaves how many seconds the client took until its upgrade was answered.
+WAITED_KEY = "pushserver.waited_s"
 
 _NOT_WEBSOCKET = (
     b'{"error":{"code":"transport_not_supported","message":"This server speaks Socket.IO over WebSocket only,'
@@ -44,19 +46,28 @@ class Gate(Protocol):
 
     def closed(self, connection: Connection, reason: str) -> None: ...
 
+    def turned_away(self, code: str) -> None: ...
+
 
 class EngineServer(engineio.Server):
     """Engine.IO 4 over WebSocket; sessions are Connections, kept in ``sockets`` as the library does."""
 
     gate: Gate
     clock: Clock
+    limits: Limits
     #: Origins that may connect beside our own pages'.
     other_origins: tuple[str, ...] = ()
 
     def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         query = parse_qs(environ.get("QUERY_STRING", ""))
         if query.get("transport", ["polling"])[-1] != "websocket" or "wsgi.websocket" not in environ:
+            self.gate.turned_away("transport_not_supported")
             return _refuse(start_response, "400 Bad Request", _NOT_WEBSOCKET)
+        allowed = self._cors_allowed_origins(environ)
+        if allowed is not None and environ.get("HTTP_ORIGIN", allowed[0]) not in allowed:
+            # The upgrade is answered already: the socket just ends, before any packet.
+            self.gate.turned_away("origin_not_allowed")
+            return []
         response: Iterable[bytes] = super().handle_request(environ, start_response)
         return response
 
@@ -75,10 +86,11 @@ class EngineServer(engineio.Server):
         # From here on the connection alone writes; the library's object would send a close frame of its own.
         websocket.closed = True
         sid = self.generate_id()
-        connection = Connection(self, sid, websocket, self.clock, self.gate.message, self.gate.closed)
+        connection = Connection(self, sid, websocket, self.clock, self.gate.message, self.gate.closed, self.limits)
+        connection.opened_at_s -= environ.get(WAITED_KEY, 0.0)
         self.sockets[sid] = connection
         try:
-            connection.send(open_packet(sid, PING_INTERVAL_S, PING_TIMEOUT_S, MAX_MESSAGE_BYTES))
+            connection.send(open_packet(sid, PING_INTERVAL_S, PING_TIMEOUT_S, self.limits.max_message_bytes))
             self.gate.opened(connection, handshake)
             connection.read_until_closed()
         finally:
@@ -89,7 +101,14 @@ class EngineServer(engineio.Server):
 class SocketServer(socketio.Server):
     """The library's server: rooms, emits and the manager are its, the wire is ours."""
 
-    def __init__(self, gate: Gate, clock: Clock, manager: Any, cors_origins: tuple[str, ...] | None) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        clock: Clock,
+        manager: Any,
+        cors_origins: tuple[str, ...] | None,
+        limits: Limits = DEFAULTS,
+    ) -> None:
         super().__init__(
             client_manager=manager,
             async_mode="gevent",
@@ -99,13 +118,14 @@ class SocketServer(socketio.Server):
             cors_allowed_origins="*" if cors_origins and "*" in cors_origins else None,
             ping_interval=PING_INTERVAL_S,
             ping_timeout=PING_TIMEOUT_S,
-            max_http_buffer_size=MAX_MESSAGE_BYTES,
+            max_http_buffer_size=limits.max_message_bytes,
             transports=["websocket"],
             monitor_clients=False,
             http_compression=False,
         )
         self.eio.gate = gate
         self.eio.clock = clock
+        self.eio.limits = limits
         self.eio.other_origins = cors_origins or ()
         self.manager_initialized = True
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from pushserver.bus.states import States
@@ -16,9 +17,12 @@ from pushserver.errors import PayloadRefused, TokenRefused
 from pushserver.events import utc_instant
 from pushserver.model import DataType, room
 from pushserver.web.deliveries import Deliveries
-from pushserver.web.payloads import TypeChoice, parse_resync, parse_token, parse_types
+from pushserver.web.payloads import TypeChoice, parse_resume, parse_resync, parse_token, parse_types
 from pushserver.web.phones import Phone
-from pushserver.web.sockets import NAMESPACE, AccessCheck, Handler, Verifier, connected_payload, nothing
+from pushserver.web.sign_in import NAMESPACE, AccessCheck, Verifier, connected_payload
+from pushserver.web.sockets import Handler, nothing
+
+_IGNORED_SINCE = 'Only whole numbers of known types count in "since".'
 
 Answer = tuple[object, Callable[[], None]]
 
@@ -64,14 +68,34 @@ class Handlers:
     def subscribe(self, phone: Phone, arguments: Sequence[Any]) -> Answer:
         choice = parse_types(arguments)
         _refuse_if_all_unknown(choice)
-        new = self._deliveries.subscribe(phone, choice.accepted)
-        for data_type in new:
-            if not phone.gone:
-                self._manager.enter_room(phone.sid, NAMESPACE, room(data_type, phone.user_id))
+        new = self._join(phone, choice)
         answer = self._subscription(phone, choice)
         phone.emit("subscribed", answer)
         _name_unknown(phone, choice)
         return answer, lambda: self._deliveries.send_stored(phone, new)
+
+    def resume(self, phone: Phone, auth: object) -> Callable[[], None]:
+        """Subscribe a returning phone to what its auth payload names; what follows its ``connected``.
+
+        A payload that cannot be used is answered as it would be in ``subscribe_trading``, and changes nothing.
+        """
+        try:
+            wish = parse_resume(auth)
+            if wish is None:
+                return nothing
+            _refuse_if_all_unknown(wish.choice)
+        except PayloadRefused as refusal:
+            return partial(_answer_refusal, phone, refusal)
+        new = self._join(phone, wish.choice)
+
+        def follow() -> None:
+            phone.emit("subscribed", self._subscription(phone, wish.choice))
+            _name_unknown(phone, wish.choice)
+            if wish.held.ignored:
+                phone.emit_error("invalid_payload", _IGNORED_SINCE)
+            self._deliveries.send_stored(phone, new, wish.held.since)
+
+        return follow
 
     def unsubscribe(self, phone: Phone, arguments: Sequence[Any]) -> Answer:
         choice = parse_types(arguments)
@@ -97,7 +121,7 @@ class Handlers:
     def resync(self, phone: Phone, arguments: Sequence[Any]) -> Answer:
         request = parse_resync(arguments)
         if request.ignored:
-            phone.emit_error("invalid_payload", 'Only whole numbers of known types count in "since".')
+            phone.emit_error("invalid_payload", _IGNORED_SINCE)
         # Without any seq the client holds nothing: everything it subscribed to is newer than that.
         since = request.since or dict.fromkeys(DataType, 0)
         wanted = [data_type for data_type in DataType if data_type in phone.subscribed and data_type in since]
@@ -127,12 +151,23 @@ class Handlers:
         }
         return answer, nothing
 
+    def _join(self, phone: Phone, choice: TypeChoice) -> list[DataType]:
+        new = self._deliveries.subscribe(phone, choice.accepted)
+        for data_type in new:
+            if not phone.gone:
+                self._manager.enter_room(phone.sid, NAMESPACE, room(data_type, phone.user_id))
+        return new
+
     def _subscription(self, phone: Phone, choice: TypeChoice) -> dict[str, object]:
         return {
             "types": [data_type.value for data_type in choice.accepted],
             "subscribed": phone.types(),
             "intervals": self._intervals,
         }
+
+
+def _answer_refusal(phone: Phone, refusal: PayloadRefused) -> None:
+    phone.emit_error(refusal.code, refusal.message, False, **refusal.details)
 
 
 def _refuse_if_all_unknown(choice: TypeChoice) -> None:

@@ -15,10 +15,8 @@ from typing import Any
 import gevent
 
 from pushserver.clock import Clock
+from pushserver.limits import DEFAULTS
 from pushserver.model import DataType
-
-#: Ordered frames that may wait; beyond it the phone is not reading and its connection is given up.
-MAX_WAITING_BYTES = 256 * 1024
 
 WRITABLE = 2
 
@@ -26,19 +24,27 @@ WRITABLE = 2
 class Outbox:
     """``send`` and ``send_update`` never block and never raise; a dead socket just ends the outbox.
 
+    ``max_waiting_bytes`` is for ordered frames; beyond it the phone is not reading and its connection is given up.
     ``on_dead(reason)`` is called once, from within a send or from the event loop, when the socket broke
     (``transport error``) or the phone let too much pile up (``slow client``).
     """
 
     __slots__ = (
-        "_clock", "_closing", "_on_dead", "_ordered", "_partial", "_raw", "_updates", "_waiting_bytes",
-        "_watcher", "open", "stuck_since_s",
+        "_clock", "_closing", "_max_waiting_bytes", "_on_dead", "_ordered", "_partial", "_raw", "_updates",
+        "_waiting_bytes", "_watcher", "open", "stuck_since_s",
     )  # fmt: skip
 
-    def __init__(self, connection: socket.socket, clock: Clock, on_dead: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        clock: Clock,
+        on_dead: Callable[[str], None],
+        max_waiting_bytes: int = DEFAULTS.max_waiting_bytes,
+    ) -> None:
         # gevent's own send waits for room; the plain socket beneath says at once when there is none.
         self._raw: Any = connection._sock  # type: ignore[attr-defined]
         self._clock = clock
+        self._max_waiting_bytes = max_waiting_bytes
         self._on_dead = on_dead
         self._partial: memoryview | None = None
         self._ordered: deque[bytes] = deque()
@@ -64,7 +70,7 @@ class Outbox:
             return
         self._ordered.append(frame)
         self._waiting_bytes += len(frame)
-        if self._waiting_bytes > MAX_WAITING_BYTES:
+        if self._waiting_bytes > self._max_waiting_bytes:
             self._die("slow client")
 
     def send_update(self, data_type: DataType, frame: bytes) -> bool:

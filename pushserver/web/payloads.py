@@ -75,6 +75,28 @@ def parse_resync(arguments: Sequence[Any]) -> ResyncRequest:
     return ResyncRequest(known, len(known) != len(since))
 
 
+@dataclass(frozen=True, slots=True)
+class ResumeRequest:
+    """What a returning device wants to be subscribed to, and what it holds of it."""
+
+    choice: TypeChoice
+    held: ResyncRequest
+
+
+def parse_resume(auth: object) -> ResumeRequest | None:
+    """The ``subscribe`` (a list as ``types``) and ``since`` of an auth payload; None without ``subscribe``.
+
+    Raises:
+        PayloadRefused: as for ``subscribe_trading`` and ``resync``.
+    """
+    if isinstance(auth, dict) and "subscribe" not in auth and isinstance(auth.get("auth"), dict):
+        auth = auth["auth"]
+    if not isinstance(auth, dict) or "subscribe" not in auth:
+        return None
+    held = parse_resync([{"since": auth["since"]}] if "since" in auth else [])
+    return ResumeRequest(parse_types([{"types": auth["subscribe"]}]), held)
+
+
 def parse_token(arguments: Sequence[Any]) -> object:
     """The token of an ``authenticate`` event, still to be verified.
 

@@ -10,9 +10,6 @@ from pushserver.tokens import Claims
 from pushserver.web.connection import Connection
 from pushserver.web.pace import Pace
 
-#: Inbound events: so many at once, then so many a second.
-EVENT_BURST = 20
-EVENTS_PER_S = 5.0
 FLOOD_ERROR_EVERY_S = 10.0
 
 
@@ -21,8 +18,8 @@ class EventBudget(Pace):
 
     __slots__ = ("_told_at_s",)
 
-    def __init__(self, now_s: float) -> None:
-        super().__init__(EVENT_BURST, EVENTS_PER_S, now_s)
+    def __init__(self, burst: int, per_s: float, now_s: float) -> None:
+        super().__init__(burst, per_s, now_s)
         self._told_at_s: float | None = None
 
     def must_tell(self, now_s: float) -> bool:

@@ -10,7 +10,7 @@ import base64
 import binascii
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
@@ -20,19 +20,17 @@ import orjson
 from gevent.pywsgi import Input, headers_factory
 from geventwebsocket.handler import WebSocketHandler
 
+from pushserver.clock import Clock
+from pushserver.limits import DEFAULTS, Limits
 from pushserver.logs import masked_text
 from pushserver.observers import HttpRequestRefused
+from pushserver.web.engine import WAITED_KEY
 from pushserver.web.http_request import RequestHead, RequestRefused, read_body, read_head
 
 T = TypeVar("T")
 
 logger = logging.getLogger("pushserver.web.http")
 
-#: From accept, or from the first byte of a later request, to the end of the head.
-HEAD_S = 5.0
-BODY_S = 5.0
-#: How long a connection may wait for its next request.
-IDLE_S = 15.0
 #: How long a refused client may take to read why.
 LINGER_S = 1.0
 
@@ -44,12 +42,15 @@ MAX_QUERY_FIELDS = 100
 class RequestHandler(WebSocketHandler):
     """One connection.
 
-    Of the application's ``extensions``, if there, ``observer`` hears of refused requests and ``admit()`` says whether
-    one more WebSocket is taken.
+    Of the application's ``extensions``, if there, ``observer`` hears of refused requests, ``admission`` says whether
+    one more WebSocket is taken, ``limits`` how long a client may take, by ``clock``.
     """
 
     websocket: Any
     _asked_before = False
+    _waited_since_s = 0.0
+    #: The address under which this connection was admitted as a WebSocket; None while it is none.
+    _admitted: str | None = None
 
     def handle_one_request(self) -> bool | None:
         """Serve one request; True if the connection stays open for another."""
@@ -62,26 +63,42 @@ class RequestHandler(WebSocketHandler):
         except OSError:
             return None  # the client went away
         self.application = self.server.application
-        self.handle_one_response()
+        try:
+            self.handle_one_response()
+        finally:
+            if self._admitted is not None:
+                self._extensions["admission"].leave(self._admitted)
+                self._admitted = None
         return None if self.close_connection or self.rfile.closed else True
 
     def _receive(self) -> bool:
         """Read a request into ``environ``; False when no other came."""
-        if self._asked_before and not self._wait_for_next():
+        limits: Limits = self._extensions.get("limits", DEFAULTS)
+        if self._asked_before and not self._wait_for_next(limits.keep_alive_s):
             return False
         self._asked_before = True
-        head = _within(HEAD_S, lambda: read_head(self.rfile))
+        self._waited_since_s = self._now_s()
+        head = _within(limits.request_head_s, lambda: read_head(self.rfile))
         if head is None:
             return False
         if head.body_bytes != 0 and [value.lower() for value in head.values("expect")] == ["100-continue"]:
             self.socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = _within(BODY_S, lambda: read_body(self.rfile, head.body_bytes))
+        body = _within(limits.request_body_s, lambda: read_body(self.rfile, head.body_bytes))
         self._adopt(head, body)
         return True
 
-    def _wait_for_next(self) -> bool:
+    @property
+    def _extensions(self) -> Mapping[str, Any]:
+        extensions: Mapping[str, Any] = getattr(self.server.application, "extensions", {})
+        return extensions
+
+    def _now_s(self) -> float:
+        clock: Clock | None = self._extensions.get("clock")
+        return clock.monotonic_s() if clock else 0.0
+
+    def _wait_for_next(self, seconds: float) -> bool:
         arrived = b""
-        with gevent.Timeout(IDLE_S, False):
+        with gevent.Timeout(seconds, False):
             arrived = self.rfile.peek(1)
         return bool(arrived)
 
@@ -120,7 +137,7 @@ class RequestHandler(WebSocketHandler):
 
     def _report(self, refusal: RequestRefused) -> None:
         logger.info("request refused: %s (%s)", refusal.code, refusal.message)
-        observer = getattr(self.server.application, "extensions", {}).get("observer")
+        observer = self._extensions.get("observer")
         if observer is not None:
             observer.record(HttpRequestRefused(refusal.code))
 
@@ -160,9 +177,9 @@ class RequestHandler(WebSocketHandler):
             raise _bad_upgrade("the URL needs EIO=4: this server speaks Engine.IO 4 (Socket.IO 3 and newer)")
         if query.get("transport") != ["websocket"]:
             raise _bad_upgrade("the URL needs transport=websocket")
-        # Before the 101: a client whose upgraded connection ends without a word waits out its own long timeout.
-        if not getattr(self.server.application, "extensions", {}).get("admit", lambda: True)():
-            raise RequestRefused("503 Service Unavailable", "server_busy", "this worker takes no more connections now")
+        if "admission" in self._extensions:
+            self._admitted = self._extensions["admission"].enter(environ)
+        environ[WAITED_KEY] = self._now_s() - self._waited_since_s
 
     def run_websocket(self) -> None:
         # Not the library's: it keeps a table of clients by address, and all clients of a unix socket have the same.

@@ -1,47 +1,29 @@
-"""The Socket.IO layer: who may connect, what becomes of each packet, and that all of it is taken back at the end."""
+"""The Socket.IO layer: what becomes of each packet, and that nothing of a connection outlives it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import gevent
 
 from pushserver.clock import Clock
-from pushserver.errors import PayloadRefused, PushserverError, StoreUnavailable, TokenRefused
-from pushserver.events import CLIENT_EVENTS, utc_instant
-from pushserver.model import DataType
-from pushserver.observers import ConnectionClosed, ConnectionOpened, ConnectionRefused, EventReceived, Observer
-from pushserver.tokens import Claims
+from pushserver.errors import PayloadRefused, PushserverError, StoreUnavailable
+from pushserver.events import CLIENT_EVENTS
+from pushserver.limits import Limits
+from pushserver.observers import ConnectionRefused, EventReceived, HttpRequestRefused, Observer
 from pushserver.web import packets
+from pushserver.web.attachments import MAX_ATTACHMENTS, Attachments
 from pushserver.web.connection import Connection, ProtocolViolation
-from pushserver.web.deliveries import Deliveries
 from pushserver.web.engine import Handshake
-from pushserver.web.payloads import carried_tokens
-from pushserver.web.phones import EventBudget, Phone
+from pushserver.web.phones import Phone
+from pushserver.web.sign_in import NAMESPACE, SignIn
 
 logger = logging.getLogger(__name__)
 
-NAMESPACE = "/"
-#: Open transports of one worker, and of one user on one worker.
-MAX_CONNECTIONS = 9_000
-MAX_CONNECTIONS_PER_USER = 20
-#: A refused or kicked client gets its last packet, then the transport ends.
-CLOSE_AFTER_REFUSAL_S = 0.1
-#: Binary attachments that are read (and refused with an ``error``); more closes the transport.
-MAX_ATTACHMENTS = 2
-
-#: What a person reads when a connection is refused.
-REFUSALS = {
-    "token_missing": "No token was sent. Log in and send it as auth payload, header or URL parameter.",
-    "token_invalid": "The token cannot be accepted. Log in again.",
-    "token_expired": "The token has expired. Log in again.",
-    "token_revoked": "The token was revoked. Log in again.",
-    "user_disabled": "This user is disabled.",
-    "too_many_connections": "This user has too many open connections.",
-    "server_busy": "The server cannot take the connection now. Try again shortly.",
-}
+#: Why a transport ended that nobody signed in on, where that is worth counting.
+UNSIGNED_ENDS = {"never signed in": "never_signed_in", "protocol error": "protocol_error"}
 
 #: Returns the body of the ack, and what is to follow it.
 Handler = Callable[[Phone, Sequence[Any]], tuple[Any, Callable[[], None]]]
@@ -51,43 +33,37 @@ def nothing() -> None:
     """What follows an ack that says all there is."""
 
 
-class Verifier(Protocol):
-    """Decides which of the carried tokens counts; raises TokenRefused."""
-
-    def pick(self, carriers: Sequence[tuple[str, object]]) -> tuple[Claims, str]: ...
-
-
-class AccessCheck(Protocol):
-    """Raises TokenRefused when the token or its user was shut out, or when that cannot be known."""
-
-    def check(self, claims: Claims) -> None: ...
-
-
 class Sockets:
-    """All connections of this worker. ``manager`` and ``handlers`` are set by the composition root."""
+    """All connections of this worker. ``handlers`` are set by the composition root."""
 
-    manager: Any
     handlers: dict[str, Handler]
 
-    def __init__(
-        self, verifier: Verifier, access: AccessCheck, deliveries: Deliveries, clock: Clock, observer: Observer
-    ) -> None:
-        self._verifier = verifier
-        self._access = access
-        self._deliveries = deliveries
+    def __init__(self, sign_in: SignIn, limits: Limits, clock: Clock, observer: Observer) -> None:
+        self._sign_in = sign_in
+        self._limits = limits
         self._clock = clock
         self._observer = observer
         #: Ends when the worker leaves.
         self.accepting = True
         self._handshakes: dict[str, Handshake] = {}
+        #: Announced attachments that have not all come, and when the transport ends without them.
+        self._attachments: dict[str, tuple[Attachments, gevent.Greenlet]] = {}
         self.connections: dict[str, Connection] = {}
-        self.by_user: dict[int, set[Phone]] = {}
+
+    @property
+    def by_user(self) -> dict[int, set[Phone]]:
+        """The signed-in phones of this worker."""
+        return self._sign_in.by_user
+
+    def kick(self, phone: Phone, code: str) -> None:
+        """Tell a connected phone why, then close its transport."""
+        self._sign_in.kick(phone, code)
 
     # --- Gate ------------------------------------------------------------------------------------------------
 
-    def admit(self) -> bool:
-        """Whether one more transport is taken."""
-        return self.accepting and len(self.connections) < MAX_CONNECTIONS
+    def turned_away(self, code: str) -> None:
+        """A request was refused before it became a connection."""
+        self._observer.record(HttpRequestRefused(code))
 
     def opened(self, connection: Connection, handshake: Handshake) -> None:
         self.connections[connection.sid] = connection
@@ -97,18 +73,11 @@ class Sockets:
         """Take back everything the connection was given, whichever way it ended."""
         self.connections.pop(connection.sid, None)
         self._handshakes.pop(connection.sid, None)
-        phone: Phone | None = connection.phone
-        if phone is None:
-            return
-        connection.phone = None
-        self._deliveries.unsubscribe(phone, list(DataType))
-        self.manager.disconnect(phone.sid, NAMESPACE, ignore_queue=True)
-        phones = self.by_user.get(phone.user_id, set())
-        phones.discard(phone)
-        if not phones:
-            self.by_user.pop(phone.user_id, None)
-        duration_s = self._clock.monotonic_s() - phone.opened_at_s
-        self._observer.record(ConnectionClosed(connection.sid, phone.user_id, reason, duration_s))
+        self._end_attachments(connection)
+        if connection.phone is not None:
+            self._sign_in.forget(connection.phone, reason)
+        elif not connection.refused and reason in UNSIGNED_ENDS:
+            self._observer.record(ConnectionRefused(connection.sid, UNSIGNED_ENDS[reason]))
 
     def message(self, connection: Connection, message: str | bytes) -> None:
         """One Engine.IO message: a Socket.IO packet or an attachment of one. Raises ProtocolViolation."""
@@ -117,7 +86,7 @@ class Sockets:
         if isinstance(message, bytes):
             self._attachment(connection, message)
             return
-        if connection.attachments_due:
+        if connection.sid in self._attachments:
             raise ProtocolViolation
         try:
             packet = packets.parse_packet(message)
@@ -133,76 +102,24 @@ class Sockets:
         elif packet.kind == packets.EVENT:
             self._event(self._signed_in(connection), packet)
         elif packet.kind == packets.BINARY_EVENT and 1 <= packet.attachments <= MAX_ATTACHMENTS:
-            self._signed_in(connection)
-            connection.attachments_due = packet.attachments
+            self._expect_attachments(connection, packet)
         elif packet.kind == packets.ACK:
             self._observer.record(EventReceived("other", "unasked_ack"))
         else:
             raise ProtocolViolation
-
-    # --- connect ---------------------------------------------------------------------------------------------
 
     def _connect(self, connection: Connection, packet: packets.Packet) -> None:
         if packet.namespace != NAMESPACE:
             name = packet.namespace.encode()
             connection.send_message(b"44" + name + b',{"message":"Invalid namespace"}')
             if connection.phone is None:
-                self._close_refused(connection, "invalid_namespace")
+                self._sign_in.close_refused(connection, "invalid_namespace")
             return
         if connection.phone is not None:
             connection.phone.emit_error("invalid_payload", "This connection is already open.")
             return
-        try:
-            self._sign_in(connection, packet.data)
-        except TokenRefused as refusal:
-            self.refuse(connection, refusal.code)
-        except Exception:
-            # Silence would leave a half-open client; whatever happened, it is refused, cleaned up and counted.
-            logger.exception("connection %s could not be opened", connection.sid)
-            self.refuse(connection, "server_busy")
-
-    def _sign_in(self, connection: Connection, auth: object) -> None:
         handshake = self._handshakes.pop(connection.sid, Handshake(None, None))
-        carriers = carried_tokens(auth, handshake.authorization, handshake.query_token)
-        claims, carrier = self._verifier.pick(carriers)
-        self._access.check(claims)
-        if connection.closed:
-            return
-        phones = self.by_user.setdefault(claims.user_id, set())
-        if len(phones) >= MAX_CONNECTIONS_PER_USER:
-            raise TokenRefused(code="too_many_connections")
-        now_s = self._clock.monotonic_s()
-        sid = self.manager.pre_connect(connection.sid, NAMESPACE)
-        self.manager.connect(sid, NAMESPACE)
-        phone = Phone(sid, connection, claims, now_s, EventBudget(now_s))
-        connection.phone = phone
-        phones.add(phone)
-        connection.send_message(packets.encode_packet(packets.CONNECT, {"sid": sid}))
-        phone.emit("connected", connected_payload(phone))
-        self._observer.record(ConnectionOpened(connection.sid, claims.user_id, carrier))
-
-    def refuse(self, connection: Connection, code: str) -> None:
-        """Answer ``connect_error``, then close the transport (clients retry only a closed transport)."""
-        message = REFUSALS.get(code, REFUSALS["server_busy"])
-        body = {"message": code, "data": {"code": code, "message": message}}
-        connection.send_message(packets.encode_packet(packets.CONNECT_ERROR, body))
-        self._close_refused(connection, code)
-
-    def _close_refused(self, connection: Connection, code: str) -> None:
-        connection.refused = True
-        self._observer.record(ConnectionRefused(connection.sid, code))
-        gevent.spawn_later(CLOSE_AFTER_REFUSAL_S, connection.close, reason="refused")
-
-    def kick(self, phone: Phone, code: str) -> None:
-        """Tell a connected phone why, then close its transport."""
-        if phone.kicked:
-            return
-        phone.kicked = True
-        phone.emit_error(code, REFUSALS.get(code, code))
-        self._deliveries.unsubscribe(phone, list(DataType))
-        gevent.spawn_later(CLOSE_AFTER_REFUSAL_S, phone.connection.close, reason=code)
-
-    # --- events ----------------------------------------------------------------------------------------------
+        self._sign_in.sign_in(connection, packet.data, handshake)
 
     def _signed_in(self, connection: Connection) -> Phone:
         if connection.phone is None:
@@ -210,18 +127,36 @@ class Sockets:
         phone: Phone = connection.phone
         return phone
 
-    def _attachment(self, connection: Connection, _message: bytes) -> None:
-        if not connection.attachments_due:
+    # --- binary events ---------------------------------------------------------------------------------------
+
+    def _expect_attachments(self, connection: Connection, packet: packets.Packet) -> None:
+        self._pace(self._signed_in(connection))
+        if connection.closed:
+            return
+        attachments = Attachments(packet.attachments, self._limits.max_message_bytes, packet.ack_id)
+        too_late = gevent.spawn_later(self._limits.attachments_s, connection.close, reason="protocol error")
+        self._attachments[connection.sid] = attachments, too_late
+
+    def _attachment(self, connection: Connection, data: bytes) -> None:
+        attachments, _ = self._attachments.get(connection.sid, (None, None))
+        if attachments is None or not attachments.take(len(data)):
             raise ProtocolViolation
-        connection.attachments_due -= 1
-        if not connection.attachments_due:
-            phone = self._signed_in(connection)
-            self._answer_error(phone, None, "other", PayloadRefused("Binary events are not taken."))
+        if attachments.complete:
+            self._end_attachments(connection)
+            refusal = PayloadRefused("Binary events are not taken.")
+            self._answer_error(self._signed_in(connection), attachments.ack_id, "other", refusal)
+
+    def _end_attachments(self, connection: Connection) -> None:
+        _, too_late = self._attachments.pop(connection.sid, (None, None))
+        if too_late is not None:
+            too_late.kill(block=False)
+
+    # --- events ----------------------------------------------------------------------------------------------
 
     def _bad_json(self, connection: Connection, ack_id: int | None) -> None:
         if connection.phone is None:
             # Before sign-in there is nobody to answer with an event.
-            self.refuse(connection, "token_invalid")
+            self._sign_in.refuse(connection, "token_invalid")
             return
         self._pace(connection.phone)
         self._answer_error(connection.phone, ack_id, "other", PayloadRefused("The payload is not usable JSON."))
@@ -266,19 +201,10 @@ class Sockets:
         if wait_s <= 0:
             return
         if phone.budget.exhausted(now_s):
+            phone.connection.close(reason="flood")
             raise ProtocolViolation
         if phone.budget.must_tell(now_s):
-            phone.emit_error("rate_limited", "Too many events; they are taken at 5 a second.", retryable=True)
+            text = f"Too many events; they are taken at {self._limits.event_rate} a second."
+            phone.emit_error("rate_limited", text, retryable=True)
             self._observer.record(EventReceived("other", "rate_limited"))
         gevent.sleep(wait_s)
-
-
-def connected_payload(phone: Phone) -> dict[str, object]:
-    """The ``connected`` event, also the answer to ``authenticate``."""
-    return {
-        "user_id": phone.user_id,
-        "message": "Connected. Subscribe with subscribe_trading.",
-        "types": [data_type.value for data_type in DataType],
-        "subscribed": phone.types(),
-        "token_expires_at": utc_instant(phone.claims.expires_at_s * 1000),
-    }

@@ -13,6 +13,7 @@ import gevent
 
 from pushserver.clock import Clock
 from pushserver.events import utc_instant
+from pushserver.limits import DEFAULTS, Limits
 from pushserver.web.connection import Connection
 from pushserver.web.engine import PING_INTERVAL_S, PING_TIMEOUT_S
 from pushserver.web.phones import Phone
@@ -21,10 +22,6 @@ from pushserver.web.sockets import Sockets
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.5
-#: A transport that has not signed in by then is closed.
-SIGN_IN_WITHIN_S = 10.0
-#: A socket that took no byte for so long belongs to a phone that does not read.
-STUCK_AFTER_S = 30.0
 ANNOUNCE_EXPIRY_S = 60
 #: A connection that nothing is due for soon is passed over for so long.
 LOOK_EVERY_S = 5.0
@@ -36,9 +33,15 @@ class Ticker:
     with every pass."""
 
     def __init__(
-        self, sockets: Sockets, ensure_scheduled: Callable[[], None], report: Callable[[], None], clock: Clock
+        self,
+        sockets: Sockets,
+        ensure_scheduled: Callable[[], None],
+        report: Callable[[], None],
+        clock: Clock,
+        limits: Limits = DEFAULTS,
     ) -> None:
         self._sockets = sockets
+        self._limits = limits
         self._report = report
         self._ensure_scheduled = ensure_scheduled
         self._clock = clock
@@ -81,12 +84,12 @@ class Ticker:
         due_in_s = self._keep_alive(connection, now_s)
         stuck_since_s = connection.outbox.stuck_since_s
         if stuck_since_s is not None:
-            left_s = stuck_since_s + STUCK_AFTER_S - now_s
+            left_s = stuck_since_s + self._limits.stuck_s - now_s
             if left_s < 0:
                 connection.close(reason="slow client")
             due_in_s = min(due_in_s, left_s)
         if phone is None:
-            left_s = connection.opened_at_s + SIGN_IN_WITHIN_S - now_s
+            left_s = connection.opened_at_s + self._limits.sign_in_s - now_s
             if left_s < 0:
                 connection.close(reason="never signed in")
             due_in_s = min(due_in_s, left_s)

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from wsaccel.utf8validator import Utf8Validator
 from wsaccel.xormask import XorMaskerSimple
 
+from pushserver.limits import DEFAULTS
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 #: Close codes of RFC 6455 section 7.4 that we send.
 NORMAL, PROTOCOL_ERROR, INVALID_DATA, POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR = 1000, 1002, 1007, 1008, 1009, 1011
 
-MAX_MESSAGE_BYTES = 65_536
 MAX_FRAGMENTS = 64
 MAX_CONTROL_BYTES = 125
 
@@ -64,17 +65,19 @@ class MessageReader:
     wait, which makes the peer wait, or raise FrameError.
     """
 
-    __slots__ = ("_on_frame", "_on_ping", "_read")
+    __slots__ = ("_max_message_bytes", "_on_frame", "_on_ping", "_read")
 
     def __init__(
         self,
         read: Callable[[int], bytes],
         on_ping: Callable[[bytes], None],
         on_frame: Callable[[], None] = lambda: None,
+        max_message_bytes: int = DEFAULTS.max_message_bytes,
     ) -> None:
         self._read = read
         self._on_ping = on_ping
         self._on_frame = on_frame
+        self._max_message_bytes = max_message_bytes
 
     def next_message(self) -> str | bytes:
         """The next text (str) or binary (bytes) message.
@@ -87,7 +90,7 @@ class MessageReader:
         parts: list[bytes] = []
         total = 0
         while True:
-            final, opcode, payload = self._next_frame(MAX_MESSAGE_BYTES - total)
+            final, opcode, payload = self._next_frame(self._max_message_bytes - total)
             if opcode >= CLOSE:
                 self._control(opcode, payload)
                 continue
@@ -120,7 +123,7 @@ class MessageReader:
         elif size == 127:
             (size,) = struct.unpack("!Q", self._exactly(8))
         if opcode < CLOSE and size > room:
-            raise FrameError(TOO_BIG, f"message over {MAX_MESSAGE_BYTES} bytes")
+            raise FrameError(TOO_BIG, f"message over {self._max_message_bytes} bytes")
         mask = self._exactly(4)
         payload = self._exactly(size) if size else b""
         return bool(first & 0x80), opcode, XorMaskerSimple(mask).process(payload) if size else b""

@@ -10,8 +10,9 @@ import pytest
 from gevent import socket as gevent_socket
 
 from pushserver.clock import SystemClock
+from pushserver.limits import DEFAULTS
 from pushserver.model import DataType
-from pushserver.web.outbox import MAX_WAITING_BYTES, Outbox
+from pushserver.web.outbox import Outbox
 from tests.system.harness import wait_until
 
 
@@ -72,7 +73,7 @@ def test_a_reader_that_lets_too_much_pile_up_is_given_up_once(pair):
     reasons: list[str] = []
     outbox = Outbox(server, SystemClock(), reasons.append)
     for _ in range(40):
-        outbox.send(b"x" * (MAX_WAITING_BYTES // 16))
+        outbox.send(b"x" * (DEFAULTS.max_waiting_bytes // 16))
     assert reasons == ["slow client"]
     assert not outbox.open
 

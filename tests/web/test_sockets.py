@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import gevent
@@ -11,15 +12,17 @@ import pytest
 from pushserver.bus.connection import connect
 from pushserver.clock import ManualClock
 from pushserver.errors import TokenRefused
+from pushserver.limits import DEFAULTS, Limits
 from pushserver.model import Secret
 from pushserver.observers import BusMessageDropped, ConnectionRefused, RecordingObserver
 from pushserver.tokens import Claims
 from pushserver.web.bus_messages import MessageRefused, StatusMessage, UpdateMessage, parse_message
 from pushserver.web.engine import Handshake, SocketServer
 from pushserver.web.pace import FLOOD_LIMIT_S
-from pushserver.web.phones import EVENT_BURST, EventBudget
+from pushserver.web.phones import EventBudget
 from pushserver.web.rooms import RoomManager
-from pushserver.web.sockets import Sockets
+from pushserver.web.sign_in import SignIn
+from pushserver.web.sockets import Sockets, nothing
 
 CLAIMS = Claims(4, "id", 0, 4_000_000_000)
 
@@ -31,14 +34,14 @@ class FakeConnection:
         self.sid = sid
         self.phone: Any = None
         self.refused = self.closed = False
-        self.attachments_due = 0
         self.sent: list[str] = []
 
     def send_message(self, message: bytes) -> None:
         self.sent.append(message.decode())
 
-    def close(self, **_: Any) -> None:
+    def close(self, reason: str = "", **_: Any) -> None:
         self.closed = True
+        self.close_reason = reason
 
 
 class FakeVerifier:
@@ -60,18 +63,47 @@ class FakeAccess:
             raise self.refusal
 
 
+class FakeTally:
+    def __init__(self) -> None:
+        self.users: Counter[int] = Counter()
+
+    def enter_user(self, user_id: int, most: int) -> bool:
+        self.users[user_id] += 1
+        if self.users[user_id] > most:
+            self.leave_user(user_id)
+            return False
+        return True
+
+    def leave_user(self, user_id: int) -> None:
+        self.users[user_id] -= 1
+
+
 class NoDeliveries:
     def unsubscribe(self, phone, data_types):
         pass
 
 
-def sockets_with(outcome: Claims | Exception = CLAIMS, refusal: TokenRefused | None = None):
-    observer, clock = RecordingObserver(), ManualClock()
-    sockets = Sockets(FakeVerifier(outcome), FakeAccess(refusal), NoDeliveries(), clock, observer)  # type: ignore[arg-type]
-    manager = RoomManager(None, observer)
-    SocketServer(sockets, clock, manager, None)
-    sockets.manager, sockets.handlers = manager, {}
-    return sockets, observer
+class World:
+    """``Sockets`` on fakes: everything but the wire, Redis and the tokens is real."""
+
+    def __init__(
+        self,
+        outcome: Claims | Exception = CLAIMS,
+        refusal: TokenRefused | None = None,
+        limits: Limits = DEFAULTS,
+        access: Any = None,
+    ) -> None:
+        self.observer, self.clock, self.tally = RecordingObserver(), ManualClock(), FakeTally()
+        self.deliveries: Any = NoDeliveries()
+        self.sign_in = SignIn(
+            FakeVerifier(outcome), access or FakeAccess(refusal), self.tally, self.deliveries, limits,
+            self.clock, self.observer,
+        )  # fmt: skip
+        self.sockets = Sockets(self.sign_in, limits, self.clock, self.observer)
+        self.manager = RoomManager(None, self.observer)
+        SocketServer(self.sockets, self.clock, self.manager, None, limits)
+        self.sign_in.manager, self.sign_in.resume = self.manager, lambda phone, auth: nothing
+        self.sockets.handlers = {}
 
 
 def open_and_connect(sockets: Sockets) -> FakeConnection:
@@ -82,33 +114,34 @@ def open_and_connect(sockets: Sockets) -> FakeConnection:
 
 
 def test_D12_an_unexpected_exception_in_the_connect_handler_refuses_and_cleans_up():
-    sockets, observer = sockets_with(RuntimeError("surprise"))
-    connection = open_and_connect(sockets)
+    world = World(RuntimeError("surprise"))
+    connection = open_and_connect(world.sockets)
     refusal = json.loads(connection.sent[0][2:])
     assert connection.sent[0].startswith("44")
     assert refusal["message"] == "server_busy"
     assert "surprise" not in connection.sent[0]
-    assert ConnectionRefused("eio1", "server_busy") in observer.records
-    assert (sockets.by_user, sockets.manager.room_count()) == ({}, 0)
+    assert ConnectionRefused("eio1", "server_busy") in world.observer.records
+    assert (world.sockets.by_user, world.manager.room_count(), +world.tally.users) == ({}, 0, {})
     gevent.sleep(0.2)
     assert connection.closed
 
 
 def test_A08_a_lost_redis_lets_nobody_new_in():
-    sockets, _ = sockets_with(refusal=TokenRefused(code="server_busy"))
+    sockets = World(refusal=TokenRefused(code="server_busy")).sockets
     assert json.loads(open_and_connect(sockets).sent[0][2:])["message"] == "server_busy"
 
 
 def test_everything_a_connection_got_is_taken_back_when_it_ends():
-    sockets, _ = sockets_with()
+    world = World()
+    sockets = world.sockets
     connection = open_and_connect(sockets)
     assert connection.sent[0].startswith("40")
-    assert len(sockets.by_user[4]) == 1
-    sockets.manager.enter_room(connection.phone.sid, "/", "balance_4")
+    assert (len(sockets.by_user[4]), world.tally.users[4]) == (1, 1)
+    world.manager.enter_room(connection.phone.sid, "/", "balance_4")
     sockets.closed(connection, "transport close")  # type: ignore[arg-type]
     sockets.closed(connection, "transport close")  # type: ignore[arg-type]
-    assert (sockets.by_user, sockets.connections, sockets.manager.room_count()) == ({}, {}, 0)
-    assert sockets.manager.rooms == {}
+    assert (sockets.by_user, sockets.connections, world.manager.room_count()) == ({}, {}, 0)
+    assert (world.manager.rooms, +world.tally.users) == ({}, {})
 
 
 @pytest.mark.parametrize(
@@ -124,8 +157,7 @@ def test_everything_a_connection_got_is_taken_back_when_it_ends():
     ],
 )
 def test_B01_B02_our_own_page_and_the_listed_origins_may_connect(configured, origin, allowed):
-    sockets, _ = sockets_with()
-    server = SocketServer(sockets, ManualClock(), RoomManager(None, RecordingObserver()), configured)
+    server = SocketServer(World().sockets, ManualClock(), RoomManager(None, RecordingObserver()), configured)
     environ = {"wsgi.url_scheme": "http", "HTTP_HOST": "h:1", "HTTP_ORIGIN": origin}
     origins = server.eio._cors_allowed_origins(environ)
     assert (origins is None or origin in origins) is allowed
@@ -133,9 +165,10 @@ def test_B01_B02_our_own_page_and_the_listed_origins_may_connect(configured, ori
 
 
 def test_a_kicked_phone_hears_nothing_more_than_why():
-    sockets, _ = sockets_with()
+    world = World()
+    sockets = world.sockets
     left: list[list] = []
-    sockets._deliveries.unsubscribe = lambda phone, data_types: left.append(list(data_types))
+    world.deliveries.unsubscribe = lambda phone, data_types: left.append(list(data_types))
     connection = open_and_connect(sockets)
     sockets.kick(connection.phone, "user_disabled")
     sockets.kick(connection.phone, "token_revoked")
@@ -144,8 +177,8 @@ def test_a_kicked_phone_hears_nothing_more_than_why():
 
 
 def test_D10_events_beyond_the_burst_wait_and_an_endless_flood_is_cut_off():
-    budget = EventBudget(0.0)
-    assert all(budget.spend(0.0) == 0.0 for _ in range(EVENT_BURST))
+    budget = EventBudget(DEFAULTS.event_burst, DEFAULTS.event_rate, 0.0)
+    assert all(budget.spend(0.0) == 0.0 for _ in range(DEFAULTS.event_burst))
     assert budget.spend(0.0) == pytest.approx(0.2)
     assert budget.must_tell(0.0) and not budget.must_tell(9.9) and budget.must_tell(10.0)
     now_s = 0.0
@@ -157,8 +190,8 @@ def test_D10_events_beyond_the_burst_wait_and_an_endless_flood_is_cut_off():
 
 
 def test_D10_a_pause_fills_the_bucket_again():
-    budget = EventBudget(0.0)
-    for _ in range(EVENT_BURST + 5):
+    budget = EventBudget(DEFAULTS.event_burst, DEFAULTS.event_rate, 0.0)
+    for _ in range(DEFAULTS.event_burst + 5):
         budget.spend(0.0)
     assert budget.spend(30.0) == 0.0
     assert not budget.exhausted(100.0)
@@ -215,13 +248,13 @@ EMIT = {"method": "emit", "event": "balance_update", "data": [{}], "namespace": 
     ],
 )
 def test_G02_on_the_shared_queue_only_an_emit_to_one_of_our_rooms_is_obeyed(message, reason):
-    sockets, observer = sockets_with()
-    connection = open_and_connect(sockets)
-    sockets.manager.enter_room(connection.phone.sid, "/", "balance_4")
+    world = World()
+    connection = open_and_connect(world.sockets)
+    world.manager.enter_room(connection.phone.sid, "/", "balance_4")
     before = list(connection.sent)
     payload = message if isinstance(message, bytes) else json.dumps(message).encode()
-    sockets.manager.on_queue_message(payload)
-    assert observer.records[-1] == BusMessageDropped(reason)
+    world.manager.on_queue_message(payload)
+    assert world.observer.records[-1] == BusMessageDropped(reason)
     assert connection.sent == before and not connection.closed
 
 
@@ -231,7 +264,7 @@ def test_an_emit_of_ours_reaches_the_queue_for_other_workers(redis_url):
     pubsub.subscribe("pushserver")
     pubsub.get_message(timeout=2)
     manager = RoomManager(client, RecordingObserver())
-    SocketServer(sockets_with()[0], ManualClock(), manager, None)
+    SocketServer(World().sockets, ManualClock(), manager, None)
     manager.emit("balance_update", {"a": 1}, namespace="/", room="balance_4")
     message = json.loads(pubsub.get_message(timeout=2)["data"])
     assert (message["method"], message["room"], message["data"]) == ("emit", "balance_4", [{"a": 1}])
