@@ -1,24 +1,32 @@
-"""Opens the Redis named by ``REDIS_URL``: standalone, TLS, unix socket or Sentinel.
+"""Opens the Redis named by ``REDIS_URL``: standalone, TLS, unix socket, Sentinel or Cluster.
 
 Timeouts are short and retries few on purpose: a caller that waits for a lost Redis holds a greenlet and a phone.
 """
 
 from __future__ import annotations
 
+import random
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError, RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from pushserver.bus.cluster_client import ClusterClient
+from pushserver.bus.topology import Node, Topology
+from pushserver.clock import SystemClock
 from pushserver.errors import StoreUnavailable
 from pushserver.model import Secret
 
 #: How long any single command may take before the store counts as unavailable.
 COMMAND_TIMEOUT_S = 2.0
+
+#: How long one Sentinel may take to name the master before the next one is asked.
+SENTINEL_TIMEOUT_S = 0.5
 
 #: What a caller catches around a group of commands, to turn it into ``StoreUnavailable``.
 REDIS_FAILURES = (RedisError, OSError)
@@ -27,8 +35,8 @@ REDIS_FAILURES = (RedisError, OSError)
 def connect(url: Secret, *, timeout_s: float = COMMAND_TIMEOUT_S, max_connections: int = 200) -> Any:
     """A client for commands; nothing is sent before the first of them.
 
-    Returns a ``redis.Redis`` that gives bytes, with one retry on a connection that was
-    closed while idle.
+    Returns a ``redis.Redis`` that gives bytes, with one retry on a connection that was closed while idle or leads to
+    a server that is a replica by now; for a cluster a ClusterClient, which has the same methods.
     """
     raw = url.reveal()
     scheme = raw.split("://", 1)[0]
@@ -42,19 +50,26 @@ def connect(url: Secret, *, timeout_s: float = COMMAND_TIMEOUT_S, max_connection
     }
     if scheme == "redis+sentinel":
         return _sentinel_master(raw, options)
-    return redis.Redis.from_url(raw, **options)
+    if scheme == "redis+cluster":
+        return _cluster(raw, options)
+    return redis.Redis.from_url(raw, retry_on_error=[ReadOnlyError], **options)
 
 
 def listening_connection(url: Secret, *, timeout_s: float = COMMAND_TIMEOUT_S) -> Any:
-    """One bare connection for pub/sub, not yet connected.
+    """One bare connection for pub/sub, not yet connected; not for a cluster, where each node needs one."""
+    return connection_beside(connect(url, timeout_s=timeout_s))
+
+
+def connection_beside(client: Any) -> Any:
+    """One bare connection for pub/sub to where the ``redis.Redis`` given leads, not yet connected.
 
     Nothing on it retries or reconnects by itself: redis-py would do so without a word, and every message that
     was published in between would be lost unnoticed. Call ``connect()`` again after ``disconnect()``.
     """
-    client = connect(url, timeout_s=timeout_s, max_connections=2)
     pool = client.connection_pool
-    pool.connection_kwargs.update(health_check_interval=0, retry=Retry(NoBackoff(), 0))
-    return pool.make_connection()
+    options = {**pool.connection_kwargs, "health_check_interval": 0, "retry": Retry(NoBackoff(), 0)}
+    options.pop("retry_on_error", None)
+    return pool.connection_class(**options)
 
 
 def unavailable(error: Exception) -> StoreUnavailable:
@@ -74,5 +89,27 @@ def _login(raw: str) -> dict[str, Any]:
 
 def _sentinel_master(raw: str, options: dict[str, Any]) -> Any:
     database, name = urlsplit(raw).path.strip("/").split("/")
-    sentinel = Sentinel(_nodes(raw), sentinel_kwargs={"socket_timeout": options["socket_timeout"]})
+    # Sentinels are asked one after the other: the library's own ten retries with growing pauses would turn one dead
+    # Sentinel into a minute in which no master is found.
+    asking = {
+        "socket_timeout": SENTINEL_TIMEOUT_S,
+        "socket_connect_timeout": SENTINEL_TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+    }
+    sentinel = Sentinel(_nodes(raw), sentinel_kwargs=asking)
     return sentinel.master_for(name, db=int(database), **_login(raw), **options)
+
+
+def _cluster(raw: str, options: dict[str, Any]) -> ClusterClient:
+    clock = SystemClock()
+    # A node that timed out is not asked again: its slots may be another node's by now.
+    options["retry"] = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+    login = _login(raw)
+
+    def new_client(node: Node) -> Any:
+        return redis.Redis(host=node.host, port=node.port, **login, **options)
+
+    seeds = [Node(host.strip("[]"), port) for host, port in _nodes(raw)]
+    rng = random.Random()  # noqa: S311 - only picks which node is asked first
+    return ClusterClient(Topology(seeds, new_client, clock, rng), clock)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ReadOnlyError
 
 from pushserver.bus import keys, scripts
 from pushserver.bus.connection import REDIS_FAILURES, unavailable
@@ -75,6 +75,7 @@ class States:
         self._commit = scripts.load(client, "commit")
         self._status = scripts.load(client, "status")
         self._raise_floor = scripts.load(client, "raise_floor")
+        self._watched = scripts.load(client, "watched")
 
     def commit(self, user_id: int, data_type: DataType, update: EncodedUpdate, as_of_ms: int) -> CommitResult:
         """Store and publish ``update`` unless its data is what is stored, or older than that."""
@@ -102,8 +103,8 @@ class States:
         return [self._settled(wanted, answer) for wanted, answer in zip(commits, answers, strict=True)]
 
     def _settled(self, wanted: Commit, answer: Any) -> CommitResult:
-        if isinstance(answer, NoScriptError):
-            # Redis was restarted, or is new to us: committing alone brings the script along.
+        if isinstance(answer, NoScriptError | ReadOnlyError):
+            # Redis was restarted, or is another one now: committing alone brings the script along, to the master.
             return self.commit(wanted.user_id, wanted.data_type, wanted.update, wanted.as_of_ms)
         if isinstance(answer, Exception):
             raise unavailable(answer) from answer
@@ -166,12 +167,22 @@ class States:
         try:
             pipeline = self._client.pipeline(transaction=False)
             for user_id in user_ids:
-                channels = [keys.update_channel(user_id, data_type) for data_type in DataType]
-                pipeline.execute_command("PUBSUB", "SHARDNUMSUB", *channels)
-            answers = pipeline.execute()
+                channels = _channels(user_id)
+                pipeline.execute_command("EVALSHA", self._watched.sha, len(channels), *channels)
+            answers = [
+                self._watched(keys=_channels(user_id)) if isinstance(answer, NoScriptError) else answer
+                for user_id, answer in zip(user_ids, pipeline.execute(raise_on_error=False), strict=True)
+            ]
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise unavailable(answer) from answer
         return {user_id: _listened(answer) for user_id, answer in zip(user_ids, answers, strict=True)}
+
+
+def _channels(user_id: int) -> list[str]:
+    return [keys.update_channel(user_id, data_type) for data_type in DataType]
 
 
 def _committed(answer: list[Any]) -> CommitResult:
