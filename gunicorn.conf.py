@@ -55,7 +55,8 @@ worker_class = "geventwebsocket"
 worker_connections = settings.limits.worker_connections
 # A worker whose event loop stands still for this long is killed and replaced.
 timeout = 30
-graceful_timeout = 10
+# A worker that is replaced waits for its successors to load, then closes its connections, then lets requests end.
+graceful_timeout = settings.drain_s + 15
 # The heartbeat file must not wait for a slow disk.
 worker_tmp_dir = _usable("/dev/shm")  # noqa: S108 - gunicorn unlinks the file as soon as it is open
 reuse_port = False
@@ -71,6 +72,18 @@ def on_starting(server: Any) -> None:
     from pushserver.web.worker_slots import SALT_BYTES, WorkerSlots
 
     server.worker_slots = WorkerSlots.create(2 * server.cfg.workers + SPARE_SLOTS, os.urandom(SALT_BYTES))
+    _exit_at_once_when_told_twice(server)
+
+
+def _exit_at_once_when_told_twice(server: Any) -> None:
+    """gunicorn would wait for its workers however often it got SIGTERM."""
+    stop = server.handle_term
+
+    def handle_term() -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: server.SIG_QUEUE.put_nowait(signal.SIGQUIT))
+        stop()
+
+    server.handle_term = handle_term
 
 
 def when_ready(server: Any) -> None:
@@ -110,22 +123,6 @@ def post_fork(server: Any, worker: Any) -> None:
         from pushserver.web.worker_slots import inherit
 
         inherit(server.worker_slots.memory, worker.slot)
-
-
-def post_worker_init(worker: Any) -> None:
-    """A worker told to stop closes its sockets itself; gunicorn would let them hear nothing and cut them at the end."""
-    import gevent
-
-    def drain_when_told() -> None:
-        while worker.alive:
-            gevent.sleep(0.1)
-        # Within a second gunicorn stops accepting: a client that came back before would be refused here.
-        gevent.sleep(1.0)
-        drain = getattr(worker.wsgi, "extensions", {}).get("drain")
-        if drain is not None:
-            drain(True, lambda: len(worker.wsgi.extensions["transports"]) > 0)
-
-    gevent.spawn(drain_when_told)
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -43,31 +43,32 @@ class Drain:
         self._clock = clock
         self._sleep = sleep
 
-    def run(self, others_take_over: bool, anyone_left: Callable[[], bool]) -> None:
+    def run(self, others_take_over: Callable[[], bool], anyone_left: Callable[[], bool]) -> None:
         """Close all transports; returns when nobody is left or the time is up. By then nothing may be accepted.
 
         Args:
-            others_take_over: another worker accepts. Then who is still on the way in is let in, to be closed with
-                the others: a client comes back at once after a closed transport, but waits long after a refusal.
+            others_take_over: whether another worker accepts. Then who is still on the way in is let in, to be closed
+                with the others: a client comes back at once after a closed transport, and late after a refusal.
             anyone_left: whether a transport is open or a request under way.
         """
-        self._doors.accepting = others_take_over
         crowd = len(self._doors.connections)
-        spread_s = self._spread_s
-        if not others_take_over:
-            spread_s = min(spread_s, crowd / CLOSED_PER_S_WHEN_ALONE)
-        started_at_s = self._clock.monotonic_s()
-        while anyone_left():
-            elapsed_s = self._clock.monotonic_s() - started_at_s
-            if elapsed_s >= spread_s:
-                break
-            may_stay = crowd - int(crowd * elapsed_s / spread_s)
-            self._close_oldest(len(self._doors.connections) - may_stay)
+        now_s = started_at_s = self._clock.monotonic_s()
+        due = 0.0
+        while anyone_left() and now_s - started_at_s < self._spread_s:
+            self._doors.accepting = others_take_over()
+            per_s = crowd / self._spread_s
+            if not self._doors.accepting:
+                per_s = max(per_s, CLOSED_PER_S_WHEN_ALONE)
+                if not self._doors.connections:
+                    return
             self._sleep(STEP_S)
+            last_s, now_s = now_s, self._clock.monotonic_s()
+            due += per_s * (now_s - last_s)
+            self._close_oldest(int(due))
+            due -= int(due)
         self._doors.accepting = False
         self._close_oldest(len(self._doors.connections))
 
     def _close_oldest(self, number: int) -> None:
-        if number > 0:
-            for connection in list(self._doors.connections.values())[:number]:
-                connection.close(reason="server restart")
+        for connection in list(self._doors.connections.values())[:number]:
+            connection.close(reason="server restart")

@@ -11,6 +11,7 @@ import socket
 from typing import Any
 
 import gevent
+from gevent.event import Event
 from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
 from gunicorn.glogging import Logger
 
@@ -32,19 +33,28 @@ class GunicornLogger(Logger):
 
 
 class PushServerWorker(GeventWebSocketWorker):
-    """gevent-websocket's worker with our request handler."""
+    """gevent-websocket's worker with a life of our own, which comes anew with a reload."""
+
+    told_to_stop: Event | None = None
 
     def run(self) -> None:
-        from pushserver.web.request_handler import RequestHandler
+        from pushserver.web.serving import serve
 
-        self.wsgi_handler = RequestHandler
         # What escapes from a greenlet is a record like any other: masked, on one line, within the line budget.
         gevent.get_hub().print_exception = _log_exception
         for listener in self.sockets:
             if listener.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_USER_TIMEOUT"):
                 # Accepted connections inherit it: one whose peer acknowledges nothing for so long ends.
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
-        super().run()
+        self.told_to_stop = Event()
+        serve(self)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM: leave in order."""
+        super().handle_exit(sig, frame)
+        if self.told_to_stop is not None:
+            # Not here: a signal arrives in whatever greenlet is running, the event loop's included.
+            gevent.spawn(self.told_to_stop.set)
 
 
 def _log_exception(context: object, kind: Any, error: Any, traceback: Any) -> None:

@@ -34,7 +34,7 @@ def drained(crowd: int, spread_s: float, others_take_over: bool = True, each_ste
         if each_step:
             each_step(doors)
 
-    Drain(doors, spread_s, clock, sleep).run(others_take_over, lambda: bool(doors.connections))
+    Drain(doors, spread_s, clock, sleep).run(lambda: others_take_over, lambda: bool(doors.connections))
     doors.closed = [(name, at_s - started_s) for name, at_s in doors.closed]
     return doors
 
