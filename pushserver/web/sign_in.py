@@ -157,11 +157,14 @@ class SignIn:
         """The phone with everything that ``forget`` takes back. Nothing here waits. Raises TokenRefused."""
         if not self._tally.enter_user(claims.user_id, self._limits.max_connections_per_user):
             raise TokenRefused(code="too_many_connections")
+        sid = None
         try:
             sid = self.manager.pre_connect(connection.sid, NAMESPACE)
             self.manager.connect(sid, NAMESPACE)
         except BaseException:
             self._tally.leave_user(claims.user_id)
+            if sid is not None:
+                self.manager.disconnect(sid, NAMESPACE, ignore_queue=True)
             raise
         now_s = self._clock.monotonic_s()
         budget = EventBudget(self._limits.event_burst, self._limits.event_rate, now_s)

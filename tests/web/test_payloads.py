@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pushserver.errors import PayloadRefused
 from pushserver.model import DataType
-from pushserver.web.payloads import carried_tokens, parse_resync, parse_token, parse_types
+from pushserver.web.payloads import carried_tokens, parse_resume, parse_resync, parse_token, parse_types
 
 ALL = tuple(DataType)
 
@@ -92,3 +92,29 @@ def test_any_json_gives_a_choice_or_a_refusal(arguments):
             parse(arguments)
         except PayloadRefused as refusal:
             assert refusal.message
+
+
+@pytest.mark.parametrize(
+    "auth", [None, [], "x", 5, {}, {"token": "t"}, {"auth": {"token": "t"}}, {"since": {"pnl": 1}}]
+)
+def test_an_auth_payload_without_subscribe_resumes_nothing(auth):
+    assert parse_resume(auth) is None
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_returning_device_names_its_types_and_what_it_holds(nested):
+    wish = {"token": "t", "subscribe": ["pnl", "nonsense"], "since": {"pnl": 5, "balance": "x"}}
+    resumed = parse_resume({"auth": wish} if nested else wish)
+    assert resumed is not None
+    assert (resumed.choice.accepted, resumed.choice.unknown) == ((DataType.PNL,), ("nonsense",))
+    assert (dict(resumed.held.since), resumed.held.ignored) == ({DataType.PNL: 5}, True)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [{"subscribe": None}, {"subscribe": "pnl"}, {"subscribe": [5]}, {"subscribe": ["pnl"] * 17},
+     {"subscribe": ["pnl"], "since": []}, {"subscribe": ["pnl"], "since": None}],
+)  # fmt: skip
+def test_what_cannot_be_resumed_is_refused(wish):
+    with pytest.raises(PayloadRefused):
+        parse_resume(wish)

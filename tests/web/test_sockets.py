@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import gevent
@@ -17,12 +18,14 @@ from pushserver.model import Secret
 from pushserver.observers import BusMessageDropped, ConnectionRefused, RecordingObserver
 from pushserver.tokens import Claims
 from pushserver.web.bus_messages import MessageRefused, StatusMessage, UpdateMessage, parse_message
+from pushserver.web.connection import ProtocolViolation
 from pushserver.web.engine import Handshake, SocketServer
 from pushserver.web.pace import FLOOD_LIMIT_S
 from pushserver.web.phones import EventBudget
 from pushserver.web.rooms import RoomManager
 from pushserver.web.sign_in import SignIn
 from pushserver.web.sockets import Sockets, nothing
+from tests.system.harness import wait_until
 
 CLAIMS = Claims(4, "id", 0, 4_000_000_000)
 
@@ -106,8 +109,8 @@ class World:
         self.sockets.handlers = {}
 
 
-def open_and_connect(sockets: Sockets) -> FakeConnection:
-    connection = FakeConnection()
+def open_and_connect(sockets: Sockets, sid: str = "eio1") -> FakeConnection:
+    connection = FakeConnection(sid)
     sockets.opened(connection, Handshake(None, "token"))  # type: ignore[arg-type]
     sockets.message(connection, "0")  # type: ignore[arg-type]
     return connection
@@ -142,6 +145,136 @@ def test_everything_a_connection_got_is_taken_back_when_it_ends():
     sockets.closed(connection, "transport close")  # type: ignore[arg-type]
     assert (sockets.by_user, sockets.connections, world.manager.room_count()) == ({}, {}, 0)
     assert (world.manager.rooms, +world.tally.users) == ({}, {})
+
+
+class SlowAccess:
+    """An access check that takes as long as it is told to."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.asked = 0
+
+    def check(self, claims):
+        self.asked += 1
+        gevent.sleep(self.seconds)
+
+
+def nothing_is_left(world: World) -> bool:
+    return (world.sockets.by_user, world.manager.room_count(), +world.tally.users) == ({}, 0, {})
+
+
+def test_D11_a_connect_that_takes_too_long_is_refused_with_server_busy_and_leaves_nothing():
+    world = World(limits=Limits(connect_s=1), access=SlowAccess(30))
+    world.sign_in._limits = replace(DEFAULTS, connect_s=0.05)  # type: ignore[arg-type]
+    connection = open_and_connect(world.sockets)
+    assert json.loads(connection.sent[0][2:])["message"] == "server_busy"
+    assert nothing_is_left(world)
+    wait_until(lambda: not gevent.sleep(0.01) and connection.closed, 1)
+
+
+def test_D11_a_client_that_leaves_while_it_is_signed_in_leaves_nothing():
+    world = World(access=SlowAccess(0.05))
+    connection = FakeConnection()
+    world.sockets.opened(connection, Handshake(None, "token"))  # type: ignore[arg-type]
+    signing_in = gevent.spawn(world.sockets.message, connection, "0")
+    gevent.sleep(0.01)
+    connection.closed = True
+    world.sockets.closed(connection, "transport close")  # type: ignore[arg-type]
+    signing_in.join()
+    assert (connection.phone, connection.sent) == (None, [])
+    assert nothing_is_left(world)
+
+
+def test_D11_D12_whatever_fails_while_a_phone_is_registered_gives_its_place_back():
+    world = World()
+    world.manager.connect = lambda *_: 1 / 0
+    connection = open_and_connect(world.sockets)
+    assert json.loads(connection.sent[0][2:])["message"] == "server_busy"
+    assert nothing_is_left(world)
+
+
+def test_E01_a_user_has_so_many_connections_and_a_place_that_is_left_is_free_again():
+    world = World(limits=Limits(max_connections_per_user=2))
+    connections = [open_and_connect(world.sockets, f"eio{n}") for n in range(3)]
+    assert [connection.sent[0][:2] for connection in connections] == ["40", "40", "44"]
+    assert json.loads(connections[2].sent[0][2:])["message"] == "too_many_connections"
+    world.sockets.closed(connections[0], "transport close")  # type: ignore[arg-type]
+    world.sockets.closed(connections[2], "refused")  # type: ignore[arg-type]
+    assert open_and_connect(world.sockets, "eio3").sent[0].startswith("40")
+
+
+def signed_in(**limits: Any) -> tuple[World, FakeConnection]:
+    world = World(limits=replace(DEFAULTS, **limits))
+    connection = open_and_connect(world.sockets)
+    connection.sent.clear()
+    return world, connection
+
+
+def test_D03_attachments_together_have_the_room_of_one_message():
+    world, connection = signed_in(max_message_bytes=100)
+    world.sockets.message(connection, '52-["a",{"_placeholder":true,"num":0}]')
+    world.sockets.message(connection, b"x" * 60)
+    with pytest.raises(ProtocolViolation):
+        world.sockets.message(connection, b"x" * 41)
+
+
+def test_D03_attachments_of_exactly_the_room_are_answered_also_in_the_ack():
+    world, connection = signed_in(max_message_bytes=100)
+    world.sockets.message(connection, '52-7["a",{"_placeholder":true,"num":0}]')
+    world.sockets.message(connection, b"x" * 60)
+    assert connection.sent == []
+    world.sockets.message(connection, b"x" * 40)
+    assert json.loads(connection.sent[0][2:])[1]["code"] == "invalid_payload"
+    assert json.loads(connection.sent[1][3:])[0]["error"]["code"] == "invalid_payload"
+
+
+def test_D03_anything_else_between_attachments_closes_the_transport():
+    world, connection = signed_in()
+    world.sockets.message(connection, '51-["a",{"_placeholder":true,"num":0}]')
+    with pytest.raises(ProtocolViolation):
+        world.sockets.message(connection, '2["whoami"]')
+
+
+def test_D03_attachments_that_come_in_time_are_not_held_against_the_connection_later():
+    world, connection = signed_in(attachments_s=0.02)
+    world.sockets.message(connection, '51-["a",{"_placeholder":true,"num":0}]')
+    world.sockets.message(connection, b"x")
+    gevent.sleep(0.1)
+    assert not connection.closed
+
+
+def test_D03_attachments_that_never_come_close_the_transport():
+    world, connection = signed_in(attachments_s=0.02)
+    world.sockets.message(connection, '51-["a",{"_placeholder":true,"num":0}]')
+    wait_until(lambda: not gevent.sleep(0.01) and connection.closed, 1)
+    world.sockets.closed(connection, connection.close_reason)  # type: ignore[arg-type]
+    assert world.sockets._attachments == {}
+
+
+def test_D10_a_minute_of_flood_closes_the_connection_and_names_it(monkeypatch):
+    world, connection = signed_in(event_burst=20, event_rate=5)
+    monkeypatch.setattr(gevent, "sleep", lambda seconds=0: world.clock.advance(seconds))
+    events = 0
+    with pytest.raises(ProtocolViolation):
+        while world.clock.monotonic_s() < 2_000:
+            world.sockets.message(connection, '2["nothing"]')
+            events += 1
+    # A burst of 20, then five a second for a minute; and one word about it every ten seconds.
+    assert 310 <= events <= 330
+    assert 6 <= sum("rate_limited" in sent for sent in connection.sent) <= 7
+    assert connection.close_reason == "flood"
+
+
+def test_B04_E06_a_transport_that_ends_without_a_sign_in_is_counted():
+    world = World()
+    for reason in ("never signed in", "protocol error", "transport close"):
+        connection = FakeConnection()
+        world.sockets.opened(connection, Handshake(None, None))  # type: ignore[arg-type]
+        world.sockets.closed(connection, reason)  # type: ignore[arg-type]
+    assert world.observer.records == [
+        ConnectionRefused("eio1", "never_signed_in"),
+        ConnectionRefused("eio1", "protocol_error"),
+    ]
 
 
 @pytest.mark.parametrize(
