@@ -199,6 +199,6 @@ def test_handlers_kept_by_the_library_hold_the_manager_weakly(client: Node) -> N
 def test_the_token_is_sent_in_header_and_payload_but_not_in_the_address(client: Node) -> None:
     source = text(client)
     assert '.extraHeaders(["Authorization": "Bearer \\(token)"])' in source
-    assert 'socket.connect(withPayload: ["token": token])' in source
+    assert 'socket.connect(withPayload: ["token": token, "subscribe": wantedTypes.map { $0.rawValue }])' in source
     assert "connectParams" not in source
     assert ".forceWebsockets(true)" in source

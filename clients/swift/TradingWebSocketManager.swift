@@ -392,7 +392,8 @@ public final class TradingWebSocketManager: @unchecked Sendable {
         self.library = library
         let socket = library.defaultSocket
         listen(to: socket, generation: current)
-        socket.connect(withPayload: ["token": token])
+        // Subscribed on the way in: the states come a round trip earlier than after `subscribe_trading`.
+        socket.connect(withPayload: ["token": token, "subscribe": wantedTypes.map { $0.rawValue }])
         queue.asyncAfter(deadline: .now() + Self.connectTimeout) { [weak self] in
             guard let self = self, self.generation == current, self.state == .connecting else { return }
             self.lost()
