@@ -15,8 +15,9 @@ import orjson
 
 CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR, BINARY_EVENT, BINARY_ACK = range(7)
 
-#: ``<type>[<attachments>-][<namespace>,][<ack id>][JSON]``. Digits are ASCII; ids and counts are short.
-_PACKET = re.compile(r"([0-6])(?:([0-9]{1,10})-)?(?:(/[^,]{0,128}),)?([0-9]{0,15})", re.ASCII)
+#: ``<type>[<attachments>-][<namespace>,][<ack id>][JSON]``. Digits are ASCII; ids and counts are short. The comma may
+#: be missing when nothing follows the namespace.
+_PACKET = re.compile(r"([0-6])(?:([0-9]{1,10})-)?(?:(/[^,]{0,128})(?:,|\Z))?([0-9]{0,15})", re.ASCII)
 
 
 class PacketMalformed(Exception):

@@ -98,7 +98,8 @@ class Sockets:
         if packet.kind == packets.CONNECT:
             self._connect(connection, packet)
         elif packet.kind == packets.DISCONNECT:
-            connection.close(reason="client disconnect")
+            if packet.namespace == NAMESPACE:
+                connection.close(reason="client disconnect")
         elif packet.kind == packets.EVENT:
             self._event(self._signed_in(connection), packet)
         elif packet.kind == packets.BINARY_EVENT and 1 <= packet.attachments <= MAX_ATTACHMENTS:

@@ -14,7 +14,10 @@ from pushserver.web.packets import PacketMalformed, PayloadMalformed, parse_pack
         ("0", packets.CONNECT, "/", None, None),
         ('0{"token":"x"}', packets.CONNECT, "/", None, {"token": "x"}),
         ('0/admin,{"token":"x"}', packets.CONNECT, "/admin", None, {"token": "x"}),
+        ("0/admin", packets.CONNECT, "/admin", None, None),
+        ("0/", packets.CONNECT, "/", None, None),
         ("1", packets.DISCONNECT, "/", None, None),
+        ("1/admin", packets.DISCONNECT, "/admin", None, None),
         ('2["whoami"]', packets.EVENT, "/", None, ["whoami"]),
         ('217["whoami",{}]', packets.EVENT, "/", 17, ["whoami", {}]),
         ('2/x,5["a"]', packets.EVENT, "/x", 5, ["a"]),
@@ -29,7 +32,20 @@ def test_a_packet_is_taken_apart(text, kind, namespace, ack_id, data):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", "7", "9[]", "²[]", '5["a"]', '21-["a"]', "2" + "9" * 100 + '["a"]', "2nonsense", "2[]"[:1] + "5x", "0/"],
+    [
+        "",
+        "x",
+        "7",
+        "9[]",
+        "²[]",
+        '5["a"]',
+        '21-["a"]',
+        "2" + "9" * 100 + '["a"]',
+        "2nonsense",
+        "2[]"[:1] + "5x",
+        "0admin",
+        "0/" + "x" * 200,
+    ],
 )
 def test_D04_a_broken_frame_is_not_a_packet(text):
     with pytest.raises(PacketMalformed):
