@@ -41,8 +41,6 @@ def redis_url(raw: str) -> Secret:
     scheme = raw.split("://", 1)[0] if "://" in raw else ""
     if scheme not in REDIS_SCHEMES:
         raise ValueError(f"must start with one of {', '.join(name + '://' for name in REDIS_SCHEMES)}")
-    if scheme == "redis+cluster":
-        raise ValueError("a cluster cannot be listened to yet; use one server or redis+sentinel://")
     if scheme == "unix":
         return Secret(raw)
     try:
@@ -53,10 +51,13 @@ def redis_url(raw: str) -> Secret:
     nodes = parts.netloc.rpartition("@")[2]
     if not nodes:
         raise ValueError("names no host")
-    for number, node in enumerate(nodes.split(",") if scheme == "redis+sentinel" else [nodes], 1):
-        _check_node(number, node, port_needed=scheme == "redis+sentinel")
+    several = scheme in ("redis+sentinel", "redis+cluster")
+    for number, node in enumerate(nodes.split(",") if several else [nodes], 1):
+        _check_node(number, node, port_needed=several)
     if scheme == "redis+sentinel" and not re.search(r"/\d+/[\w.-]+$", parts.path):
         raise ValueError("must end in /DATABASE/NAME, as in redis+sentinel://h1:26379,h2:26379/0/mymaster")
+    if scheme == "redis+cluster" and parts.path.strip("/") not in ("", "0"):
+        raise ValueError("names a database; a cluster has only one")
     return Secret(raw)
 
 

@@ -236,6 +236,8 @@ def test_B03_a_proxy_that_is_no_address_or_everybody_is_refused(raw: str) -> Non
         "unix:///tmp/x.sock",
         "redis+sentinel://h1:1,h2:2/0/name",
         "redis+sentinel://u:p,w@h1:1,h2:2/0/name",
+        "redis+cluster://h1:1,h2:2",
+        "redis+cluster://u:p@[::1]:1/0",
         "redis://[::1]:6379/0",
         "redis://user:pass:word@h:65535",
     ],
@@ -245,7 +247,17 @@ def test_every_kind_of_redis_is_accepted(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["h:6379", "redis://", "redis+sentinel://h:1/0", "redis+sentinel://h:1", "redis+cluster://h:1", "kafka://h"]
+    "url",
+    [
+        "h:6379",
+        "redis://",
+        "redis+sentinel://h:1/0",
+        "redis+sentinel://h:1",
+        "redis+cluster://h",
+        "redis+cluster://h:1,",
+        "redis+cluster://h:1/1",
+        "kafka://h",
+    ],
 )
 def test_what_names_no_redis_is_refused(url: str) -> None:
     assert problems(REDIS_URL=url)[0].startswith("REDIS_URL: ")

@@ -35,6 +35,10 @@ CATCH_UP_S = 0.1
 BATCH = 500
 
 
+def new_canary_channel() -> bytes:
+    return f"push:canary:{secrets.token_hex(8)}".encode()
+
+
 class Listener:
     """Receives channel messages and hands them to its owner, in order, in one greenlet.
 
@@ -52,6 +56,7 @@ class Listener:
         on_message: Callable[[bytes, bytes], None],
         on_restored: Callable[[], None],
         plain_channels: Sequence[str] = (keys.EMITTER_CHANNEL, keys.SIGNALS_CHANNEL),
+        canary_channel: bytes | None = None,
     ) -> None:
         self._connection = connection
         self._publisher = publisher
@@ -59,7 +64,7 @@ class Listener:
         self._observer = observer
         self._on_message = on_message
         self._on_restored = on_restored
-        self._canary_channel = f"push:canary:{secrets.token_hex(8)}".encode()
+        self._canary_channel = canary_channel or new_canary_channel()
         self._plain_channels = plain_channels
         self._attempt = 0
         self._late: set[bytes] = set()
@@ -104,28 +109,36 @@ class Listener:
         False when that took longer: they stay wanted, and ``on_restored`` follows when they are there.
         """
         wanted = list(channels)
-        new = [channel for channel in wanted if channel not in self._wanted]
-        self._wanted.update(new)
-        if new and self._connected:
-            self._subscribe_now(new)
+        self._want(wanted)
         deadline = self._clock.monotonic_s() + timeout_s
         for channel in wanted:
             if channel not in self._confirmed:
                 waiter = self._waiters.setdefault(channel, Event())
                 if not waiter.wait(max(0.0, deadline - self._clock.monotonic_s())):
-                    self._late.update(channel for channel in wanted if channel not in self._confirmed)
+                    self._late.update(self._wanted.intersection(wanted) - self._confirmed)
                     return False
         return True
 
     def unsubscribe(self, channels: Iterable[bytes]) -> None:
+        gone = self._forget(channels)
+        if gone and self._connected:
+            self._send("SUNSUBSCRIBE", gone)
+
+    def _want(self, channels: Iterable[bytes]) -> None:
+        new = [channel for channel in channels if channel not in self._wanted]
+        self._wanted.update(new)
+        if new and self._connected:
+            self._subscribe_now(new)
+
+    def _forget(self, channels: Iterable[bytes]) -> list[bytes]:
+        """Those that were wanted."""
         gone = [channel for channel in channels if channel in self._wanted]
         self._wanted.difference_update(gone)
         self._confirmed.difference_update(gone)
         self._late.difference_update(gone)
         for channel in gone:
             self._waiters.pop(channel, None)
-        if gone and self._connected:
-            self._send("SUNSUBSCRIBE", gone)
+        return gone
 
     def _subscribe_now(self, channels: list[bytes]) -> None:
         """A channel that was left and wanted again has two answers under way: only the last one counts."""
@@ -137,10 +150,14 @@ class Listener:
         """Send without waiting for the answer; a failure shows in the reading greenlet, which reconnects."""
         try:
             with self._send_lock:
-                for start in range(0, len(channels), BATCH):
-                    self._connection.send_command(command, *channels[start : start + BATCH], check_health=False)
+                commands = [(command, *batch) for batch in self._batches(channels)]
+                self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
         except REDIS_FAILURES:
             logger.debug("%s could not be sent; the reader reconnects", command)
+
+    def _batches(self, channels: list[bytes]) -> Iterable[list[bytes]]:
+        """What may be named in one command together."""
+        return (channels[start : start + BATCH] for start in range(0, len(channels), BATCH))
 
     def _run(self) -> None:
         while True:
@@ -166,8 +183,8 @@ class Listener:
         self._deaf = False
         self._silent_since_s = self._clock.monotonic_s()
         self._connected = True
-        with self._send_lock:
-            self._connection.send_command("SUBSCRIBE", *self._plain_channels, check_health=False)
+        if self._plain_channels:
+            self._send("SUBSCRIBE", [channel.encode() for channel in self._plain_channels])
         # The canary's own channel goes last: its confirmation means that all the others are confirmed too.
         self._subscribe_now([*self._wanted, self._canary_channel])
 
@@ -197,6 +214,7 @@ class Listener:
 
     def _handle(self, message: Any) -> None:
         if isinstance(message, Exception):
+            self._refused(str(message))
             raise ConnectionError(f"refused by Redis: {message}")
         kind, channel, payload = message
         if kind == b"smessage":
@@ -206,6 +224,14 @@ class Listener:
             self._on_message(channel, payload)
         elif kind == b"ssubscribe":
             self._confirm(channel)
+        elif kind == b"sunsubscribe":
+            self._left(channel)
+
+    def _refused(self, error: str) -> None:
+        """Subscribing was answered with an error; the connection is given up."""
+
+    def _left(self, channel: bytes) -> None:
+        """A channel is not heard any more."""
 
     def _confirm(self, channel: bytes) -> None:
         self._unanswered[channel] = self._unanswered.get(channel, 1) - 1

@@ -48,6 +48,8 @@ class Topology:
         self._owners: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self._refreshing = threading.Lock()
         self._refreshed_at_s: float | None = None
+        #: Grows whenever an owner changes.
+        self.version = 0
 
     @property
     def known(self) -> bool:
@@ -70,7 +72,9 @@ class Topology:
 
     def moved(self, slot: int, node: Node) -> None:
         """A node answered that the slot is ``node``'s now."""
-        self._owners[slot] = node
+        if self._owners[slot] != node:
+            self._owners[slot] = node
+            self.version += 1
 
     def refresh(self, avoid: Node | None = None) -> None:
         """Ask one node after another, ``avoid`` last, until one says who owns what.
@@ -90,6 +94,7 @@ class Topology:
                     logger.debug("a node did not say who owns what (%s)", type(error).__name__)
                     continue
                 if any(owners):
+                    self.version += owners != self._owners
                     self._owners = owners
                     self._refreshed_at_s = self._clock.monotonic_s()
                     self._forget_clients()

@@ -11,8 +11,8 @@ from pushserver import logs
 from pushserver.accounts.store import AccountStore
 from pushserver.bus import keys, signals
 from pushserver.bus.access import AccessList
-from pushserver.bus.connection import connect, listening_connection
-from pushserver.bus.listener import Listener
+from pushserver.bus.connection import connect
+from pushserver.bus.ears import open_ears
 from pushserver.bus.login_limits import LoginLimits
 from pushserver.bus.pauses import Pauses
 from pushserver.bus.schedule import Schedule
@@ -93,9 +93,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
         else:
             deliveries.on_message(channel, payload)
 
-    listener = Listener(
-        listening_connection(settings.redis_url), redis_client, clock, observer, on_message, deliveries.reread
-    )
+    listener = open_ears(settings.redis_url, redis_client, clock, observer, on_message, deliveries.reread)
     deliveries.listener = listener
 
     app = Flask("pushserver", static_folder=None)

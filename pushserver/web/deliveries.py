@@ -15,7 +15,7 @@ from typing import Protocol
 import gevent
 
 from pushserver.bus import keys
-from pushserver.bus.listener import Listener
+from pushserver.bus.ears import Ears
 from pushserver.bus.states import States, StoredState
 from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable
@@ -56,7 +56,7 @@ class Watch:
 class Deliveries:
     """``listener`` is set once by the composition root: each of the two needs the other."""
 
-    listener: Listener
+    listener: Ears
 
     def __init__(self, states: States, schedule: Schedule, clock: Clock, observer: Observer) -> None:
         self._states = states

@@ -8,10 +8,10 @@ from flask import Blueprint, jsonify
 from flask.typing import ResponseReturnValue
 
 from pushserver.bus.connection import REDIS_FAILURES
-from pushserver.bus.listener import Listener
+from pushserver.bus.ears import Ears
 
 
-def create_health(redis_client: Any, listener: Listener) -> Blueprint:
+def create_health(redis_client: Any, listener: Ears) -> Blueprint:
     """Never touches the database: a worker without one still delivers."""
     health = Blueprint("health", __name__)
 
@@ -30,7 +30,7 @@ def create_health(redis_client: Any, listener: Listener) -> Blueprint:
     return health
 
 
-def _problems(redis_client: Any, listener: Listener) -> list[str]:
+def _problems(redis_client: Any, listener: Ears) -> list[str]:
     problems = []
     try:
         redis_client.ping()

@@ -14,8 +14,8 @@ import gevent
 from pushserver import logs
 from pushserver.accounts.store import AccountStore
 from pushserver.bus import keys, signals
-from pushserver.bus.connection import connect, listening_connection
-from pushserver.bus.listener import Listener
+from pushserver.bus.connection import connect
+from pushserver.bus.ears import open_ears
 from pushserver.bus.memos import Memos
 from pushserver.bus.pauses import Pauses
 from pushserver.bus.schedule import Schedule, SchedulePort
@@ -86,8 +86,8 @@ def run(settings: Settings) -> int:
     )
     holder = holder_name(socket.gethostname(), os.getpid(), rng)
     pool = WorkerPool(schedule, Memos(redis_client), tools, settings.worker_concurrency, holder)
-    listener = Listener(
-        listening_connection(settings.redis_url),
+    listener = open_ears(
+        settings.redis_url,
         redis_client,
         clock,
         observer,
