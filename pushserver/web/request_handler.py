@@ -97,9 +97,15 @@ class RequestHandler(WebSocketHandler):
         return clock.monotonic_s() if clock else 0.0
 
     def _wait_for_next(self, seconds: float) -> bool:
+        if self.server.leaving:
+            return False
         arrived = b""
-        with gevent.Timeout(seconds, False):
-            arrived = self.rfile.peek(1)
+        self.server.idle.add(self)
+        try:
+            with gevent.Timeout(seconds, False):
+                arrived = self.rfile.peek(1)
+        finally:
+            self.server.idle.discard(self)
         return bool(arrived)
 
     def _adopt(self, head: RequestHead, body: bytes) -> None:

@@ -14,6 +14,7 @@ import gevent
 from pushserver.clock import Clock
 from pushserver.events import utc_instant
 from pushserver.limits import DEFAULTS, Limits
+from pushserver.tokens import LEEWAY_S
 from pushserver.web.connection import Connection
 from pushserver.web.engine import PING_INTERVAL_S, PING_TIMEOUT_S
 from pushserver.web.phones import Phone
@@ -111,10 +112,14 @@ class Ticker:
 
     def _look_at_token(self, phone: Phone, now_wall_s: float) -> float:
         left_s = phone.claims.expires_at_s - now_wall_s
-        if left_s <= 0:
-            self._sockets.kick(phone, "token_expired")
-        elif left_s <= ANNOUNCE_EXPIRY_S and not phone.expiry_announced:
+        if left_s > ANNOUNCE_EXPIRY_S:
+            return left_s - ANNOUNCE_EXPIRY_S
+        if left_s > 0 and not phone.expiry_announced:
             phone.expiry_announced = True
             expires_at = utc_instant(phone.claims.expires_at_s * 1000)
             phone.emit("token_expiring", {"expires_in": max(1, round(left_s)), "token_expires_at": expires_at})
-        return left_s if phone.expiry_announced else left_s - ANNOUNCE_EXPIRY_S
+        # A token that was let in when it had just expired has never been announced, and counts for the leeway.
+        counts_for_s = left_s if phone.expiry_announced else left_s + LEEWAY_S - TICK_S
+        if counts_for_s <= 0:
+            self._sockets.kick(phone, "token_expired")
+        return counts_for_s
