@@ -102,7 +102,7 @@ class SentinelServer(Server):
             f"port {self.port}", "bind 127.0.0.1", f"dir {self.folder}",
             f"sentinel monitor {MASTER_NAME} 127.0.0.1 {master_port} 2",
             f"sentinel down-after-milliseconds {MASTER_NAME} {DOWN_AFTER_MS}",
-            f"sentinel failover-timeout {MASTER_NAME} 10000",
+            f"sentinel failover-timeout {MASTER_NAME} {DOWN_AFTER_MS}",
         ]  # fmt: skip
         (self.folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
 
@@ -139,6 +139,13 @@ class SentinelTrio:
     def master_port(self) -> int:
         """By the word of the Sentinels."""
         return int(self.sentinels[0].client.sentinel_get_master_addr_by_name(MASTER_NAME)[1])
+
+    def knows_a_good_replica(self) -> bool:
+        """Every Sentinel, so that any of them could fail over."""
+        return all(
+            any("down" not in each["flags"] for each in sentinel.client.sentinel_slaves(MASTER_NAME))
+            for sentinel in self.sentinels
+        )
 
     def stop(self) -> None:
         for server in (*self.sentinels, self.master, self.replica):
