@@ -87,6 +87,7 @@ class MessageReader:
             PeerClosed: the stream or the peer ended the connection.
         """
         kind = None
+        utf8 = Utf8Validator()
         parts: list[bytes] = []
         total = 0
         while True:
@@ -97,6 +98,8 @@ class MessageReader:
             if (opcode == CONTINUATION) != (kind is not None):
                 raise FrameError(PROTOCOL_ERROR, "fragment out of order")
             kind = kind or opcode
+            if kind == TEXT:
+                _check_text(utf8, payload, final)
             parts.append(payload)
             total += len(payload)
             if final:
@@ -104,7 +107,7 @@ class MessageReader:
             if len(parts) >= MAX_FRAGMENTS:
                 raise FrameError(POLICY_VIOLATION, "too many fragments")
         message = parts[0] if len(parts) == 1 else b"".join(parts)
-        return message if kind == BINARY else _text(message)
+        return message if kind == BINARY else message.decode()
 
     def _next_frame(self, room: int) -> tuple[bool, int, bytes]:
         first, second = self._exactly(2)
@@ -141,11 +144,11 @@ class MessageReader:
             raise PeerClosed(_close_code(payload))
 
 
-def _text(message: bytes) -> str:
-    valid, ends_complete, _, _ = Utf8Validator().validate(message)
-    if not valid or not ends_complete:
+def _check_text(utf8: Utf8Validator, payload: bytes, final: bool) -> None:
+    """A fragment that no text begins with is refused at once; a character may go on in the next fragment."""
+    valid, ends_complete, _, _ = utf8.validate(payload)
+    if not valid or (final and not ends_complete):
         raise FrameError(INVALID_DATA, "text is not UTF-8")
-    return message.decode("utf-8")
 
 
 def _close_code(payload: bytes) -> int:
@@ -155,7 +158,7 @@ def _close_code(payload: bytes) -> int:
     if len(payload) < 2:
         raise FrameError(PROTOCOL_ERROR, "close frame of one byte")
     (code,) = struct.unpack("!H", payload[:2])
-    _text(payload[2:])
+    _check_text(Utf8Validator(), payload[2:], True)
     if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
         raise FrameError(PROTOCOL_ERROR, "close code not allowed")
     return int(code)

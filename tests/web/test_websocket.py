@@ -90,6 +90,20 @@ def test_D02_a_broken_frame_is_refused_with_its_close_code(frame, code):
     assert refusal.value.close_code == code
 
 
+def test_a_character_may_be_cut_between_fragments():
+    data = client_frame(TEXT, b"gr\xc3", final=False) + client_frame(CONTINUATION, b"\xbc\xc3\x9f")
+    assert reader_of(data).next_message() == "grüß"
+
+
+def test_D02_a_fragment_that_is_not_utf8_is_refused_before_the_next_one_is_read():
+    first, second = client_frame(TEXT, b"ab\xf4", final=False), client_frame(CONTINUATION, b"\x90", final=False)
+    stream = io.BytesIO(first + second + client_frame(CONTINUATION, b"\x80\x80"))
+    with pytest.raises(FrameError) as refusal:
+        MessageReader(stream.read, lambda payload: None).next_message()
+    assert refusal.value.close_code == INVALID_DATA
+    assert stream.tell() == len(first + second)
+
+
 @pytest.mark.parametrize("declared", [65_537, 2**32, 2**63])
 def test_D01_an_oversize_frame_is_refused_on_its_header(declared):
     stream = io.BytesIO(bytes([0x81, 0x80 | 127]) + struct.pack("!Q", declared))
