@@ -29,8 +29,8 @@ _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class AcceptingServer(PyWSGIServer):
     """gunicorn's server on gevent's, with its own way of accepting.
 
-    ``idle`` holds the request handlers that wait for a client's next request; ``leaving`` is True when none is
-    to be waited for any more.
+    ``clients`` counts the connections that are not closed yet. ``idle`` holds the request handlers that wait for a
+    client's next request; ``leaving`` is True when none is to be waited for any more.
     """
 
     def __init__(self, listener: Any, turns: Turns, clock: Clock, **options: Any) -> None:
@@ -38,6 +38,8 @@ class AcceptingServer(PyWSGIServer):
         self.max_accept = 1
         self.idle: set[Any] = set()
         self.leaving = False
+        self.clients = 0
+        self._taken_over: set[Any] = set()
         self._turns = turns
         self._clock = clock
         self._told_at_s: float | None = None
@@ -51,6 +53,15 @@ class AcceptingServer(PyWSGIServer):
                 handler.socket.shutdown(socket.SHUT_RD)
             except OSError:
                 continue  # the client was faster
+
+    def take_over(self, client: Any) -> None:
+        """The handling of this socket ends, its connection does not; ``gone`` is called when it does."""
+        self._taken_over.add(client)
+
+    def gone(self) -> None:
+        """A connection is closed."""
+        self.clients -= 1
+        self._turns.closed()
 
     # Called by gevent's event loop when a client waits at the listener.
     def _do_read(self) -> None:
@@ -81,12 +92,16 @@ class AcceptingServer(PyWSGIServer):
 
     def do_handle(self, *args: Any) -> None:
         self._accepted += 1
+        self.clients += 1
         self._turns.opened()
         super().do_handle(*args)
 
-    def do_close(self, *args: Any) -> None:
-        self._turns.closed()
-        super().do_close(*args)
+    def do_close(self, client: Any, *args: Any) -> None:
+        if client in self._taken_over:
+            self._taken_over.discard(client)
+        else:
+            self.gone()
+        super().do_close(client, *args)
 
     def _room_for_one(self) -> bool:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -1,10 +1,12 @@
-"""One phone's transport: an Engine.IO session over one WebSocket, with one greenlet (its reader).
+"""One phone's transport: an Engine.IO session over one WebSocket.
 
-Writing is the outbox's, pinging the ticker's; so an idle phone costs one greenlet instead of the library's three.
+Writing is the outbox's, pinging the ticker's, and a greenlet reads only while there is something to read: an idle
+phone costs none, instead of the library's three.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from pushserver.clock import Clock
 from pushserver.limits import DEFAULTS, Limits
 from pushserver.web.outbox import Outbox
 from pushserver.web.pace import Pace
+from pushserver.web.socket_input import SocketInput
 from pushserver.web.websocket import (
     BINARY,
     INTERNAL_ERROR,
@@ -29,6 +32,7 @@ from pushserver.web.websocket import (
     PeerClosed,
     close_frame,
     encode_frame,
+    is_pong,
     text_frame,
 )
 
@@ -50,18 +54,20 @@ class ProtocolViolation(Exception):
 class Connection(engineio.socket.Socket):
     """The library's socket class, with its queue, writer and pinger replaced.
 
-    ``on_message(connection, message)`` is called in the reader's greenlet for each Engine.IO message and may
-    raise ProtocolViolation; ``on_closed(connection, reason)`` once, whichever way it ended.
+    ``client`` is the plain, non-blocking socket and belongs to the connection from now on. ``on_message(connection,
+    message)`` is called in a greenlet for each Engine.IO message, one at a time, and may raise ProtocolViolation;
+    ``on_closed(connection, reason)`` once, whichever way it ended, and ``on_released()`` when the socket is closed.
     """
 
     def __init__(
         self,
         server: Any,
         sid: str,
-        websocket: Any,
+        client: Any,
         clock: Clock,
         on_message: Callable[[Connection, str | bytes], None],
         on_closed: Callable[[Connection, str], None],
+        on_released: Callable[[], None] = lambda: None,
         limits: Limits = DEFAULTS,
     ) -> None:
         # Not the base class's: it makes a queue per connection and starts a greenlet per ping.
@@ -82,10 +88,11 @@ class Connection(engineio.socket.Socket):
         self._max_message_bytes = limits.max_message_bytes
         self._on_message = on_message
         self._on_closed = on_closed
-        handler = websocket.handler
-        self._socket: socket.socket = handler.socket
-        self._read = handler.rfile.read
-        self.outbox = Outbox(self._socket, clock, self._socket_died, limits.max_waiting_bytes)
+        self._on_released = on_released
+        self._socket = client
+        self._input = SocketInput(client)
+        self._reading = self._released = False
+        self.outbox = Outbox(client, clock, self._socket_died, limits.max_waiting_bytes)
 
     def send(self, pkt: Any) -> None:
         """Called by the library with an Engine.IO packet."""
@@ -103,10 +110,38 @@ class Connection(engineio.socket.Socket):
         self.pinged_at_s = self._clock.monotonic_s()
         self.outbox.send(_PING_FRAME)
 
-    def read_until_closed(self) -> None:
-        """The life of the connection: read messages until either side ends it."""
+    def start(self, already_read: bytes) -> None:
+        """Read from now on; ``already_read`` came behind the upgrade request."""
+        if already_read:
+            self._input.put(already_read)
+            self._read_on()
+        else:
+            self._input.when_readable(self._arrived)
+
+    def _arrived(self) -> None:
+        """Something came (called by the event loop); by far most often the answer to a ping."""
+        try:
+            data = self._input.receive()
+        except OSError:
+            data = b""
+        if data is None:
+            return
+        if is_pong(data) and self._frames.spend(self._clock.monotonic_s()) <= 0:
+            self._ponged()
+            return
+        self._input.pause()
+        if data:
+            self._input.put(data)
+        self._read_on()
+
+    def _read_on(self) -> None:
+        self._reading = True
+        gevent.spawn(self._read)
+
+    def _read(self) -> None:
+        """Handle messages until either side ends the connection, or until nothing more has come."""
         reader = MessageReader(
-            self._read,
+            self._input.read,
             lambda payload: self.outbox.send(encode_frame(PONG, payload)),
             self._frame_arrived,
             self._max_message_bytes,
@@ -115,6 +150,10 @@ class Connection(engineio.socket.Socket):
         try:
             while not self.closed:
                 self._receive(reader.next_message())
+                if self._input.is_empty and not self.closed:
+                    self._reading = False
+                    self._input.when_readable(self._arrived)
+                    return
         except PeerClosed as end:
             code = end.close_code or NORMAL
         except FrameError as error:
@@ -127,6 +166,7 @@ class Connection(engineio.socket.Socket):
             # Whatever it was, the phone must not stay behind as a ghost that is still served.
             logger.exception("connection %s met something unforeseen", self.sid)
             reason, code = "internal error", INTERNAL_ERROR
+        self._reading = False
         self._end(reason)
         self._shut_down(close_frame(code))
 
@@ -140,6 +180,10 @@ class Connection(engineio.socket.Socket):
     def check_ping_timeout(self) -> bool:
         """The ticker looks after that."""
         return not self.closed
+
+    def _ponged(self) -> None:
+        self.pinged_at_s = None
+        self.ponged_at_s = self._clock.monotonic_s()
 
     def _frame_arrived(self) -> None:
         """Frames of any kind are paced, signed in or not: a flood waits in its own socket, and nobody else notices."""
@@ -158,8 +202,7 @@ class Connection(engineio.socket.Socket):
         if kind == "4":
             self._on_message(self, message[1:])
         elif kind == "3":
-            self.pinged_at_s = None
-            self.ponged_at_s = self._clock.monotonic_s()
+            self._ponged()
         elif kind == "1":
             raise PeerClosed
         else:
@@ -173,6 +216,8 @@ class Connection(engineio.socket.Socket):
         if self.closed:
             return
         self.closing = self.closed = True
+        if not self._reading:
+            self._input.pause()
         self._on_closed(self, reason)
 
     def _shut_down(self, last_frame: bytes) -> None:
@@ -182,10 +227,16 @@ class Connection(engineio.socket.Socket):
         while self.outbox.open and not self.outbox.idle and self._clock.monotonic_s() < deadline:
             gevent.sleep(0.02)
         self.outbox.close()
-        try:
+        if self._released:
+            return
+        with contextlib.suppress(OSError):  # the peer was faster
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # the peer was faster
+        if not self._reading:
+            # Else the reader sees the end of the stream and comes here itself.
+            self._released = True
+            self._input.close()
+            self._socket.close()
+            self._on_released()
 
 
 def open_packet(sid: str, ping_interval_s: int, ping_timeout_s: int, max_payload: int) -> Any:

@@ -86,16 +86,20 @@ class EngineServer(engineio.Server):
         # From here on the connection alone writes; the library's object would send a close frame of its own.
         websocket.closed = True
         sid = self.generate_id()
-        connection = Connection(self, sid, websocket, self.clock, self.gate.message, self.gate.closed, self.limits)
+        client = websocket.handler.take_over()
+        connection = Connection(
+            self, sid, client.socket, self.clock, self.gate.message, self._closed, client.leave, self.limits
+        )
         connection.opened_at_s -= environ.get(WAITED_KEY, 0.0)
         self.sockets[sid] = connection
-        try:
-            connection.send(open_packet(sid, PING_INTERVAL_S, PING_TIMEOUT_S, self.limits.max_message_bytes))
-            self.gate.opened(connection, handshake)
-            connection.read_until_closed()
-        finally:
-            self.sockets.pop(sid, None)
+        connection.send(open_packet(sid, PING_INTERVAL_S, PING_TIMEOUT_S, self.limits.max_message_bytes))
+        self.gate.opened(connection, handshake)
+        connection.start(client.already_read)
         return []
+
+    def _closed(self, connection: Connection, reason: str) -> None:
+        self.sockets.pop(connection.sid, None)
+        self.gate.closed(connection, reason)
 
 
 class SocketServer(socketio.Server):

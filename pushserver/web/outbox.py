@@ -7,7 +7,6 @@ bounded memory and gets the truth when it reads again.
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -36,13 +35,13 @@ class Outbox:
 
     def __init__(
         self,
-        connection: socket.socket,
+        connection: Any,
         clock: Clock,
         on_dead: Callable[[str], None],
         max_waiting_bytes: int = DEFAULTS.max_waiting_bytes,
     ) -> None:
-        # gevent's own send waits for room; the plain socket beneath says at once when there is none.
-        self._raw: Any = connection._sock  # type: ignore[attr-defined]
+        # A plain socket: gevent's own send waits for room, this one says at once when there is none.
+        self._raw = connection
         self._clock = clock
         self._max_waiting_bytes = max_waiting_bytes
         self._on_dead = on_dead

@@ -6,13 +6,15 @@ answer 101 to any upgrade before the program has seen it, and log the request li
 
 from __future__ import annotations
 
+import _socket
 import base64
 import binascii
 import logging
+import os
 import socket
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qs
 
 import gevent
@@ -39,6 +41,14 @@ WEBSOCKET_VERSION = "13"
 MAX_QUERY_FIELDS = 100
 
 
+class TakenOver(NamedTuple):
+    """A client whose handshake is done. ``socket`` is plain and non-blocking; ``leave`` is due when it was closed."""
+
+    socket: Any
+    already_read: bytes
+    leave: Callable[[], None]
+
+
 class RequestHandler(WebSocketHandler):
     """One connection.
 
@@ -47,6 +57,9 @@ class RequestHandler(WebSocketHandler):
     """
 
     websocket: Any
+    #: None once the client was taken over.
+    socket: Any
+    rfile: Any
     _asked_before = False
     _waited_since_s = 0.0
     #: The address under which this connection was admitted as a WebSocket; None while it is none.
@@ -66,10 +79,8 @@ class RequestHandler(WebSocketHandler):
         try:
             self.handle_one_response()
         finally:
-            if self._admitted is not None:
-                self._extensions["admission"].leave(self._admitted)
-                self._admitted = None
-        return None if self.close_connection or self.rfile.closed else True
+            self._leave()
+        return None if self.socket is None or self.close_connection or self.rfile.closed else True
 
     def _receive(self) -> bool:
         """Read a request into ``environ``; False when no other came."""
@@ -186,6 +197,34 @@ class RequestHandler(WebSocketHandler):
         if "admission" in self._extensions:
             self._admitted = self._extensions["admission"].enter(environ)
         environ[WAITED_KEY] = self._now_s() - self._waited_since_s
+
+    def _leave(self) -> None:
+        if self._admitted is not None:
+            self._extensions["admission"].leave(self._admitted)
+            self._admitted = None
+
+    def take_over(self) -> TakenOver:
+        """Give the client away; nothing here touches it again.
+
+        So the greenlet, buffers and request of the handshake end with the handshake.
+        """
+        client = _socket.socket(fileno=os.dup(self.socket.fileno()))
+        client.setblocking(False)
+        self.socket.settimeout(0)
+        already_read = self.rfile.peek()
+        self.rfile.close()
+        self.server.take_over(self.socket)
+        self.socket = None
+        server, admitted = self.server, self._admitted
+        admission: Any = self._extensions.get("admission")
+        self._admitted = None
+
+        def leave() -> None:
+            server.gone()
+            if admitted is not None:
+                admission.leave(admitted)
+
+        return TakenOver(client, already_read, leave)
 
     def run_websocket(self) -> None:
         # Not the library's: it keeps a table of clients by address, and all clients of a unix socket have the same.

@@ -71,7 +71,7 @@ def _leave(worker: Any, servers: list[AcceptingServer], slots: WorkerSlots, own:
         return bool(slots.others(own, State.ACCEPTING))
 
     def anyone_left() -> bool:
-        return any(len(server.pool) for server in servers)
+        return any(server.clients for server in servers)
 
     # On a reload we are told as soon as our successors are forked; until they have loaded, we are needed.
     beat_until(lambda: not _successors_load(slots, own), clock.monotonic_s() + SUCCESSORS_WITHIN_S)
@@ -85,8 +85,8 @@ def _leave(worker: Any, servers: list[AcceptingServer], slots: WorkerSlots, own:
         beat_until(draining.ready, leave_by_s)
     beat_until(lambda: not anyone_left(), leave_by_s)
     for server in servers:
-        if len(server.pool):
-            logger.warning("leaving with %d connections still open", len(server.pool))
+        if server.clients:
+            logger.warning("leaving with %d connections still open", server.clients)
             server.pool.kill(block=False)
 
 

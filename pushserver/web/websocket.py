@@ -58,6 +58,11 @@ def close_frame(code: int, reason: str = "") -> bytes:
     return encode_frame(CLOSE, struct.pack("!H", code) + reason.encode()[: MAX_CONTROL_BYTES - 2])
 
 
+def is_pong(frame: bytes) -> bool:
+    """Whether this is exactly one frame that holds Engine.IO's pong, ``3``."""
+    return len(frame) == 7 and frame[0] == 0x80 | TEXT and frame[1] == 0x80 | 1 and frame[6] ^ frame[2] == 0x33
+
+
 class MessageReader:
     """Reads whole messages from ``read(n)``, which gives ``n`` bytes or fewer at the end of the stream.
 

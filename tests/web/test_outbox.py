@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import gevent
 import pytest
-from gevent import socket as gevent_socket
 
 from pushserver.clock import SystemClock
 from pushserver.limits import DEFAULTS
@@ -17,13 +16,13 @@ from tests.system.harness import wait_until
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[gevent_socket.socket, socket.socket]]:
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
-    server = gevent_socket.socket(ours.family, ours.type, fileno=ours.detach())
+    ours.setblocking(False)
     theirs.setblocking(False)
-    yield server, theirs
-    server.close()
+    yield ours, theirs
+    ours.close()
     theirs.close()
 
 
