@@ -1,0 +1,80 @@
+"""Nothing of a client outlives it, whichever way it left: descriptors, greenlets, rooms, objects, channels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.harness import wait_until
+from tests.system.herd import Herd
+from tests.system.probes import ProbedStack, footprint, wait_until_back
+
+pytestmark = pytest.mark.system
+
+NIGHTLY = os.environ.get("PUSHSERVER_NIGHTLY") == "1"
+PING = (3, 2)
+HALF_OPEN = 1000
+#: Clients of each way to leave, twelve ways.
+OF_EACH = 500 if NIGHTLY else 170
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProbedStack]:
+    stack = ProbedStack(tmp_path_factory.mktemp("churn"), users=0, push_workers=0, ping=PING).start()
+    yield stack
+    stack.stop()
+
+
+def users(first: int, number: int) -> range:
+    return range(first, first + number)
+
+
+def test_N3_E04_a_thousand_clients_that_stop_ponging_are_closed_and_nothing_of_them_stays(stack):
+    with Herd(stack) as herd:
+        herd.open("warm", users(1, 20))
+        herd.leave("warm", "fin")
+        before = wait_until(lambda: calm(stack), 20)
+        herd.open("well", users(5001, 20))
+        report = herd.open("mute", users(1, HALF_OPEN), per_s=400, pongs=False)
+        assert report["ready"] + sum(report["ends"].values()) == HALF_OPEN, report["ends"]
+        report = herd.wait_closed("mute", sum(PING) + 25)
+        assert report["open"] == 0, "their TCP connections are still open"
+        assert herd.report("well")["ready"] == 20, "who answers stays"
+        herd.leave("well", "fin")
+        wait_until_back(stack, before, 25)
+
+
+def calm(stack: ProbedStack):
+    now = footprint(stack)
+    return now if now.connections == 0 and now.objects <= 12 else None
+
+
+def test_churn_of_every_kind_leaves_nothing_behind(stack):
+    with Herd(stack) as herd:
+        herd.open("warm", users(1, 20))
+        herd.leave("warm", "fin")
+        before = wait_until(lambda: calm(stack), 20)
+        first = 1
+        for how in ("fin", "rst", "close_frame", "disconnect_packet"):
+            for goes_to in ("subscribed", "connected"):
+                group = f"{goes_to}, {how}"
+                report = herd.open(group, users(first, OF_EACH), per_s=500, goes_to=goes_to, types=["pnl", "orders"])
+                assert report["ready"] == OF_EACH, (group, report)
+                herd.leave(group, how)
+                first += OF_EACH
+        for goes_to in ("tcp", "half_head", "upgraded", "half_frame"):
+            report = herd.open(goes_to, users(first, OF_EACH // 2), per_s=500, goes_to=goes_to)
+            assert report["ready"] == OF_EACH // 2, (goes_to, report)
+            herd.leave(goes_to, "rst", OF_EACH // 4)
+            herd.leave(goes_to, "fin")
+        herd.open("refused", users(first, OF_EACH), per_s=500, token="not a token", within_s=OF_EACH / 500)
+        report = herd.wait_closed("refused", 5)
+        assert report["told"] == {"token_invalid": OF_EACH}
+        assert report["open"] == 0
+        # Gone before the server could answer: the request, the CONNECT or the subscription is under way.
+        for _ in range(4):
+            herd.open("hasty", users(first, OF_EACH // 4), within_s=0.01)
+            herd.leave("hasty", "rst")
+        wait_until_back(stack, before, 25)
