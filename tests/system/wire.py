@@ -48,6 +48,7 @@ class Wire:
     """One TCP connection, from ``source`` and with so small a receive buffer if that is asked for."""
 
     def __init__(self, port: int, source: str = "", receive_buffer: int = 0, timeout_s: float = 10) -> None:
+        self.port = port
         self.socket = socket.socket()
         self.socket.settimeout(timeout_s)
         if receive_buffer:
@@ -61,8 +62,8 @@ class Wire:
         """Ask for a Socket.IO WebSocket; the status of the answer."""
         key = base64.b64encode(os.urandom(16)).decode()
         lines = [
-            f"GET /socket.io/?{query} HTTP/1.1", "Host: h", "Upgrade: websocket", "Connection: Upgrade",
-            f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", *headers,
+            f"GET /socket.io/?{query} HTTP/1.1", f"Host: 127.0.0.1:{self.port}",
+            "Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", *headers,
         ]  # fmt: skip
         self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
         return self.status()
@@ -74,9 +75,9 @@ class Wire:
             pass
         return int(line.split()[1]) if line else 0
 
-    def sign_in(self, token: str) -> None:
+    def sign_in(self, token: str, *headers: str) -> None:
         """From TCP to signed in; fails when the server does not agree."""
-        assert self.upgrade() == 101
+        assert self.upgrade(*headers) == 101
         assert self.read().payload.startswith(b"0{")
         self.send(text('40{"token":"' + token + '"}'))
         assert self.read().payload.startswith(b"40")
