@@ -63,7 +63,8 @@ class Wire:
         key = base64.b64encode(os.urandom(16)).decode()
         lines = [
             f"GET /socket.io/?{query} HTTP/1.1", f"Host: 127.0.0.1:{self.port}",
-            "Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", *headers,
+            "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
+            f"Sec-WebSocket-Key: {key}", *headers,
         ]  # fmt: skip
         self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
         return self.status()

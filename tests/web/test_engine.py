@@ -12,6 +12,7 @@ from pushserver.limits import Limits
 from pushserver.observers import RecordingObserver
 from pushserver.web import engine
 from pushserver.web.engine import WAITED_KEY, Handshake, SocketServer
+from pushserver.web.request_handler import TakenOver
 from pushserver.web.rooms import RoomManager
 
 TOKEN = "eyJhbGciOi.c4n4ry.signature"
@@ -34,10 +35,13 @@ class Gate:
 
 
 class FakeConnection:
-    """Looks at the requests it came with while it is being read."""
+    """Looks at the requests it came with when it begins to read."""
+
+    sid = "eio1"
 
     seen: list[str]
     environs: list[dict[str, Any]]
+    last: FakeConnection
     opened_at_s = 100.0
 
     def __init__(self, *_arguments: Any) -> None:
@@ -46,7 +50,7 @@ class FakeConnection:
     def send(self, packet: Any) -> None:
         self.open_packet = packet.encode()
 
-    def read_until_closed(self) -> None:
+    def start(self, already_read: bytes) -> None:
         type(self).seen = [repr(environ) for environ in self.environs]
 
 
@@ -56,10 +60,12 @@ def connected(monkeypatch: pytest.MonkeyPatch, limits: Limits | None = None, **e
     request = {
         "REQUEST_METHOD": "GET", "QUERY_STRING": f"EIO=4&transport=websocket&token={TOKEN}",
         "RAW_URI": f"/socket.io/?token={TOKEN}", "REQUEST_URI": f"/socket.io/?token={TOKEN}",
-        "HTTP_AUTHORIZATION": f"Bearer {TOKEN}", "HTTP_HOST": "h", "wsgi.url_scheme": "http", **environ,
+        "HTTP_AUTHORIZATION": f"Bearer {TOKEN}", "HTTP_HOST": "h", "wsgi.url_scheme": "http",
+        "HTTP_CONNECTION": "Upgrade", "HTTP_UPGRADE": "websocket", **environ,
     }  # fmt: skip
     library_copy = dict(request)
-    request["wsgi.websocket"] = SimpleNamespace(environ=library_copy, closed=False)
+    handler = SimpleNamespace(take_over=lambda: TakenOver(None, b"", lambda: None))
+    request["wsgi.websocket"] = SimpleNamespace(environ=library_copy, closed=False, handler=handler)
     monkeypatch.setattr(engine, "Connection", FakeConnection)
     FakeConnection.environs = [request, library_copy]
     FakeConnection.seen = []
