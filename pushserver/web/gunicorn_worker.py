@@ -15,8 +15,11 @@ from gevent.event import Event
 from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
 from gunicorn.glogging import Logger
 
-#: How long bytes we sent may stay unacknowledged, or a peer's receive window closed.
+#: How long bytes we sent may stay unacknowledged, or a peer's receive window closed, until its connection ends.
 UNACKNOWLEDGED_MS = 30_000
+#: Unsent bytes that the kernel keeps for one client. Left to itself it takes megabytes of states that are long
+#: outdated by the time a slow client gets them; what waits with us is replaced by what is newer.
+UNSENT_BYTES = 4_096
 
 
 class GunicornLogger(Logger):
@@ -43,9 +46,12 @@ class PushServerWorker(GeventWebSocketWorker):
         # What escapes from a greenlet is a record like any other: masked, on one line, within the line budget.
         gevent.get_hub().print_exception = _log_exception
         for listener in self.sockets:
-            if listener.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_USER_TIMEOUT"):
-                # Accepted connections inherit it: one whose peer acknowledges nothing for so long ends.
-                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+            if listener.family in (socket.AF_INET, socket.AF_INET6):
+                # Accepted connections inherit these.
+                if hasattr(socket, "TCP_USER_TIMEOUT"):
+                    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+                if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self.told_to_stop = Event()
         serve(self)
 
