@@ -1,0 +1,123 @@
+"""What becomes of the phones when the web side dies, freezes, reloads or stops at random moments, judged from outside.
+
+Limits are those of the fault matrix. Three repetitions each; the moments follow from the seed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.system.blackbox import ChaosRun, Entry
+from tests.system.harness import Stack, wait_until
+
+pytestmark = pytest.mark.system
+
+EVERY_SECOND = "balance=1,positions=1,pnl=1,orders=1"
+REPETITIONS = 3
+DRAIN_S = 3
+
+
+@contextmanager
+def chaos(folder: Path, seed: int, clients_per_user: int = 3) -> Iterator[ChaosRun]:
+    """Eight users who change all the time; at the end everything must be settled and every promise kept."""
+    with ChaosRun(
+        folder, users=8, clients_per_user=clients_per_user, changes_per_s=20, seed=seed,
+        intervals=EVERY_SECOND, environ={"DRAIN_S": str(DRAIN_S)},
+    ) as run:  # fmt: skip
+        yield run
+        run.settle(20, resume=False)
+        print(run.report())
+        assert not run.verdicts(), run.report()
+
+
+def entries_since(run: ChaosRun, t: float, event: str) -> list[Entry]:
+    return [entry for entry in run.logs().entries if entry.event == event and entry.t >= t]
+
+
+def a_web_worker(run: ChaosRun) -> int:
+    """The process id of one of the two, at random."""
+    wait_until(lambda: len(run.stack.web.children()) == 2, 20, "two web workers")
+    return run.chance.choice(sorted(run.stack.web.children()))
+
+
+def all_gone(pids: Sequence[int]) -> bool:
+    return not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids)
+
+
+def port_is_free(stack: Stack) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", stack.web_port)) != 0
+
+
+def test_P4_clients_of_a_killed_web_worker_are_back_at_the_first_attempt(tmp_path: Path) -> None:
+    with chaos(tmp_path, seed=40) as run:
+        started_s = time.monotonic()
+        for _ in range(REPETITIONS):
+            run.random_moment()
+            pid = a_web_worker(run)
+            run.fault("P4", f"web worker {pid}", lambda pid=pid: os.kill(pid, signal.SIGKILL))
+            run.wait_caught_up(15)
+        assert not entries_since(run, started_s, "refused")
+        for aftermath in run.figures().faults:
+            assert aftermath.away_s.count > 0, "the worker had no client"
+            assert aftermath.away_s.p99 <= 2.0, run.report()
+            assert aftermath.reconvergence_s.max <= 3.0, run.report()
+
+
+def test_P5_a_web_worker_frozen_for_10_seconds_keeps_its_sockets_and_catches_up(tmp_path: Path) -> None:
+    """Frozen for 40 s it is killed by the arbiter after 30: too long for every change, and then as P4."""
+    with chaos(tmp_path, seed=50) as run:
+        started_s = time.monotonic()
+        for _ in range(REPETITIONS):
+            run.random_moment()
+            pid = a_web_worker(run)
+            run.fault(
+                "P5", f"web worker {pid}", lambda pid=pid: os.kill(pid, signal.SIGSTOP),
+                heal=lambda pid=pid: os.kill(pid, signal.SIGCONT), hold_s=10,
+            )  # fmt: skip
+            run.wait_caught_up(15)
+        assert not entries_since(run, started_s, "disconnect")
+        for aftermath in run.figures().faults:
+            assert aftermath.reconvergence_s.max <= 2.0, run.report()
+
+
+def test_P6_a_killed_gunicorn_master_leaves_no_orphan_and_its_successor_serves_everybody(tmp_path: Path) -> None:
+    with chaos(tmp_path, seed=60) as run:
+        for _ in range(REPETITIONS):
+            run.random_moment()
+            workers = run.stack.web.children()
+            with run.during("P6", "gunicorn master"):
+                run.stack.web.kill()
+                wait_until(lambda workers=workers: all_gone(workers), 2.0, "the workers to follow their master")
+                assert port_is_free(run.stack)
+                run.stack.start_web()  # as a supervisor does
+            run.wait_caught_up(15)
+        for aftermath in run.figures().faults:
+            assert aftermath.reconvergence_s.max <= 10.0, run.report()
+
+
+def test_P8_a_stopped_web_side_closes_its_transports_exits_cleanly_and_leaves_nothing(tmp_path: Path) -> None:
+    graceful_s = DRAIN_S + 15  # as gunicorn.conf.py has it
+    with chaos(tmp_path, seed=80) as run:
+        for _ in range(REPETITIONS):
+            run.random_moment()
+            workers = run.stack.web.children()
+            with run.during("P8", "web side"):
+                stopped_s = time.monotonic()
+                assert run.stack.web.stop(timeout_s=graceful_s + 10) == 0
+                assert time.monotonic() - stopped_s <= graceful_s + 2
+                assert all_gone(workers) and port_is_free(run.stack)
+                run.stack.start_web()
+            run.wait_caught_up(15)
+            ended = {entry.code for entry in entries_since(run, stopped_s, "disconnect")}
+            # The clients reconnect by themselves after a transport that closed, not after a disconnect packet.
+            assert "disconnect packet" not in ended and "io server disconnect" not in ended
