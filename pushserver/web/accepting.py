@@ -9,6 +9,7 @@ import resource
 import socket
 from typing import Any
 
+from gevent.monkey import get_original
 from gunicorn.workers.ggevent import PyWSGIServer
 
 from pushserver.clock import Clock
@@ -24,6 +25,9 @@ LOOK_AGAIN_S = 0.5
 TELL_EVERY_S = 60.0
 #: What accept() says when the process or the machine has no room for one more connection.
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+#: gevent's own waits for the next turn of the event loop.
+_close_now = get_original("os", "close")
 
 
 class AcceptingServer(PyWSGIServer):
@@ -111,7 +115,7 @@ class AcceptingServer(PyWSGIServer):
         except OSError:
             probe = limit
         else:
-            os.close(probe)
+            _close_now(probe)
         if probe < limit - RESERVED_DESCRIPTORS:
             return True
         self._tell_no_room()

@@ -12,6 +12,8 @@ import pytest
 from tests.system.crowds import Crowd, connections_per_worker
 from tests.system.harness import Stack, wait_until
 
+pytestmark = pytest.mark.system
+
 WORKERS = 4
 USERS = 200
 
