@@ -6,6 +6,7 @@ incoming messages go to one ``Gate``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -116,6 +117,9 @@ class SocketServer(socketio.Server):
         super().__init__(
             client_manager=manager,
             async_mode="gevent",
+            # Loggers of the library's own choice would get handlers that write past our log format.
+            logger=logging.getLogger("socketio"),
+            engineio_logger=logging.getLogger("engineio"),
             async_handlers=False,
             always_connect=False,
             # None = same origin. An empty list would switch the check off.

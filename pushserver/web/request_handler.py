@@ -186,6 +186,8 @@ class RequestHandler(WebSocketHandler):
             raise RequestRefused("404 Not Found", "not_found", f"WebSockets are at {SOCKET_PATH}")
         if environ["REQUEST_METHOD"] != "GET" or self.request_version != "HTTP/1.1" or "upgrade" not in connection:
             raise _bad_upgrade("a WebSocket begins with GET, HTTP/1.1 and Connection: Upgrade")
+        if environ["HTTP_UPGRADE"].lower() != "websocket":
+            raise _bad_upgrade("the Upgrade header names something beside websocket")
         if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != WEBSOCKET_VERSION:
             raise RequestRefused("426 Upgrade Required", "websocket_version", "Sec-WebSocket-Version must be 13")
         if not _is_websocket_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")):
@@ -194,6 +196,8 @@ class RequestHandler(WebSocketHandler):
             raise _bad_upgrade("the URL needs EIO=4: this server speaks Engine.IO 4 (Socket.IO 3 and newer)")
         if query.get("transport") != ["websocket"]:
             raise _bad_upgrade("the URL needs transport=websocket")
+        if "sid" in query or "j" in query:
+            raise _bad_upgrade("a session begins with its WebSocket: the URL takes neither sid nor j")
         if "admission" in self._extensions:
             self._admitted = self._extensions["admission"].enter(environ)
         environ[WAITED_KEY] = self._now_s() - self._waited_since_s

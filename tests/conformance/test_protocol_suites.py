@@ -39,8 +39,8 @@ suites: who is to be closed is closed within a second, by us and not by a ping t
 25  S   message: invalid ack id closes                     as it is, closed by us
 === ====================================================== ====================================================
 
-Left out: everything over HTTP long-polling, and the three upgrades from it. There is no polling; case 26 checks that
-this is said.
+Left out: everything over HTTP long-polling, and the three upgrades from it. There is no polling; cases 26 and 27 check
+that whoever polls is told so and that no WebSocket joins a session.
 """
 
 from __future__ import annotations
@@ -134,6 +134,8 @@ def test_C2_01_a_websocket_opens_a_session(pinging_worker):
         pytest.param("?EIO=3&transport=websocket", id="02-EIO-3"),
         pytest.param("?EIO=4", id="03-no-transport"),
         pytest.param("?EIO=4&transport=abc", id="03-transport-abc"),
+        pytest.param("?EIO=4&transport=websocket&sid=lv_VI97HAXpY6yYWAAAC", id="27-upgrade-of-a-session"),
+        pytest.param("?EIO=4&transport=websocket&j=0", id="27-jsonp"),
     ],
 )
 def test_C2_a_wrong_query_is_refused_before_the_upgrade(worker, query):
