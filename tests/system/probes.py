@@ -126,19 +126,28 @@ def connections_to(pid: int, port: int) -> int:
 
 def metric(stack: Stack, name: str, **labels: str) -> float:
     """The sum of the series of that name that have these labels."""
+    return _series(_metrics_page(stack), name, labels)
+
+
+def stalls(stack: Stack, longer_than_s: float) -> int:
+    """How often an event loop was later than that since the start; a bucket bound of the histogram."""
+    page = _metrics_page(stack)
+    within = _series(page, "push_loop_lag_seconds_bucket", {"le": str(longer_than_s)})
+    return int(_series(page, "push_loop_lag_seconds_count", {}) - within)
+
+
+def _metrics_page(stack: Stack) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{stack.web_metrics_port}/metrics", timeout=10) as answer:
-        page = answer.read().decode()
+        page: str = answer.read().decode()
+    return page
+
+
+def _series(page: str, name: str, labels: dict[str, str]) -> float:
     total = 0.0
     for found in re.finditer(rf"^{name}(?:{{(.*)}})? (\S+)$", page, re.MULTILINE):
         if all(f'{label}="{value}"' in (found[1] or "") for label, value in labels.items()):
             total += float(found[2])
     return total
-
-
-def stalls(stack: Stack, longer_than_s: float) -> float:
-    """How often an event loop was later than that since the start; a bucket bound of the histogram."""
-    name = "push_loop_lag_seconds"
-    return metric(stack, f"{name}_count") - metric(stack, f"{name}_bucket", le=f"{longer_than_s:g}")
 
 
 def rss_bytes(pid: int) -> int:

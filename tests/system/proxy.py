@@ -162,6 +162,8 @@ class Proxy:
         #: Which links the treatments are for.
         self.affects: Callable[[Link], bool] = lambda link: True
         self.links: set[Link] = set()
+        #: Connections taken since the start.
+        self.accepted = 0
         self._listener: socket.socket | None = None
         self.port = 0
         self._loop = asyncio.new_event_loop()
@@ -279,6 +281,7 @@ class Proxy:
             client, _ = self._listener.accept()
         except OSError:
             return  # the client was faster
+        self.accepted += 1
         link = Link(client, socket.socket())
         self.links.add(link)
         link.task = self._loop.create_task(self._serve(link))
