@@ -52,7 +52,9 @@ def connect(url: Secret, *, timeout_s: float = COMMAND_TIMEOUT_S, max_connection
         return _sentinel_master(raw, options)
     if scheme == "redis+cluster":
         return _cluster(raw, options)
-    return redis.Redis.from_url(raw, retry_on_error=[ReadOnlyError], **options)
+    # When all connections are in use one is waited for: a crowd that returns at once is served, not refused.
+    waiting = redis.BlockingConnectionPool.from_url(raw, timeout=timeout_s, retry_on_error=[ReadOnlyError], **options)
+    return redis.Redis.from_pool(waiting)
 
 
 def listening_connection(url: Secret, *, timeout_s: float = COMMAND_TIMEOUT_S) -> Any:
@@ -97,6 +99,8 @@ def _sentinel_master(raw: str, options: dict[str, Any]) -> Any:
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
+    # The library has no pool of this kind that waits; so many connections are never needed at once.
+    options["max_connections"] *= 10
     sentinel = Sentinel(_nodes(raw), sentinel_kwargs=asking)
     return sentinel.master_for(name, db=int(database), **_login(raw), **options)
 
@@ -108,7 +112,10 @@ def _cluster(raw: str, options: dict[str, Any]) -> ClusterClient:
     login = _login(raw)
 
     def new_client(node: Node) -> Any:
-        return redis.Redis(host=node.host, port=node.port, **login, **options)
+        waiting = redis.BlockingConnectionPool(
+            host=node.host, port=node.port, timeout=options["socket_timeout"], **login, **options
+        )
+        return redis.Redis.from_pool(waiting)
 
     seeds = [Node(host.strip("[]"), port) for host, port in _nodes(raw)]
     rng = random.Random()  # noqa: S311 - only picks which node is asked first

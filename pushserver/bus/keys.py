@@ -61,6 +61,11 @@ def wakes(shard: int) -> str:
     return f"push:{{due-{shard}}}:wakes"
 
 
+def birth(shard: int) -> str:
+    """A name that this part of the schedule was given when it was new: another one tells that it was lost."""
+    return f"push:{{due-{shard}}}:birth"
+
+
 def pause(egress_id: str) -> str:
     """Hash: until when (Redis ms) nothing is asked from this egress address, and why."""
     return f"push:{{egress-{egress_id}}}:pause"

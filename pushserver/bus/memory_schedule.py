@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pushserver.bus.schedule import Claim, first_due_ms
+from pushserver.bus.schedule import Claim, first_due_ms, refill_spread_s
 from pushserver.clock import Clock
 
 
@@ -28,9 +28,14 @@ class MemorySchedule:
 
     def ensure(self, user_ids: Iterable[int]) -> int:
         now = self._clock.wall_ms()
-        missing = {user_id for user_id in user_ids if user_id not in self._due_ms}
-        self._due_ms.update((user_id, now + first_due_ms(user_id)) for user_id in missing)
+        asked = set(user_ids)
+        missing = asked - self._due_ms.keys()
+        spread_s = refill_spread_s(len(asked))
+        self._due_ms.update((user_id, now + first_due_ms(user_id, spread_s)) for user_id in missing)
         return len(missing)
+
+    def emptied(self) -> bool:
+        return False
 
     def claim(self, limit: int, lease_s: float, holder: str) -> list[Claim]:
         now = self._clock.wall_ms()

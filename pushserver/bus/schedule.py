@@ -19,8 +19,9 @@ from pushserver.bus.connection import REDIS_FAILURES, unavailable
 
 #: Users per wake or ensure script, so that no single call holds Redis for long.
 BATCH = 500
-#: Users that had to be added again (an emptied Redis, a first start) fall due over so many seconds.
+#: Users that had to be added again (an emptied Redis, a first start) fall due over so many seconds, few ones sooner.
 REFILL_SPREAD_S = 3.0
+REFILL_USERS_PER_S = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,10 @@ class SchedulePort(Protocol):
 
     def ensure(self, user_ids: Iterable[int]) -> int:
         """Add users that are missing, spread over a few seconds; returns how many were."""
+        ...
+
+    def emptied(self) -> bool:
+        """Whether the schedule, or a part of it, was lost since this was last asked; the first time says no."""
         ...
 
     def claim(self, limit: int, lease_s: float, holder: str) -> list[Claim]:
@@ -76,6 +81,7 @@ class Schedule:
         self._wake = scripts.load(client, "wake")
         self._ensure = scripts.load(client, "ensure")
         self._lost_tokens: list[str] = []
+        self._births: list[bytes] | None = None
 
     def wake(self, user_ids: Iterable[int]) -> None:
         try:
@@ -86,13 +92,27 @@ class Schedule:
 
     def ensure(self, user_ids: Iterable[int]) -> int:
         added = 0
+        user_ids = list(user_ids)
+        spread_s = refill_spread_s(len(user_ids))
         try:
             for shard, users in self._by_shard(user_ids):
-                arguments = [value for user in users for value in (user, first_due_ms(user))]
+                arguments = [value for user in users for value in (user, first_due_ms(user, spread_s))]
                 added += int(self._ensure(keys=[keys.due(shard)], args=arguments))
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
         return added
+
+    def emptied(self) -> bool:
+        name = secrets.token_hex(8).encode()
+        try:
+            pipeline = self._client.pipeline(transaction=False)
+            for shard in range(self._shards):
+                pipeline.set(keys.birth(shard), name, nx=True, get=True)
+            births = [known or name for known in pipeline.execute()]
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
+        before, self._births = self._births, births
+        return before not in (None, births)
 
     def claim(self, limit: int, lease_s: float, holder: str) -> list[Claim]:
         """As promised; claims whose answer got lost on the way are given back by the next call."""
@@ -167,8 +187,13 @@ def spread(user_id: int) -> float:
     return (user_id * 2_654_435_761 % 2**32) / 2**32
 
 
-def first_due_ms(user_id: int) -> int:
-    return int(spread(user_id) * REFILL_SPREAD_S * 1000)
+def refill_spread_s(users: int) -> float:
+    """Over how long so many missing users may fall due: no herd, and no waiting for its own sake."""
+    return min(REFILL_SPREAD_S, users / REFILL_USERS_PER_S)
+
+
+def first_due_ms(user_id: int, spread_s: float) -> int:
+    return int(spread(user_id) * spread_s * 1000)
 
 
 def _claims(answer: list[bytes], token: str) -> list[Claim]:

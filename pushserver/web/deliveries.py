@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 SUBSCRIBE_TIMEOUT_S = 2.0
 REREAD_BATCH = 500
 RETRY_S = 0.5
+ENSURE_EVERY_S = 5.0
 
 
 class Schedule(Protocol):
@@ -40,6 +41,8 @@ class Schedule(Protocol):
     def wake(self, user_ids: Sequence[int]) -> None: ...
 
     def ensure(self, user_ids: Sequence[int]) -> int: ...
+
+    def emptied(self) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -64,6 +67,8 @@ class Deliveries:
         self._clock = clock
         self._observer = observer
         self._watches: dict[bytes, Watch] = {}
+        self._looking_after = False
+        self._ensured_at_s = clock.monotonic_s()
         self.totals = PushTotals(observer)
 
     def subscribe(self, phone: Phone, data_types: Iterable[DataType]) -> list[DataType]:
@@ -183,8 +188,24 @@ class Deliveries:
                     self._send_state(watch.phones, watch.data_type, state, "reread")
         self.ensure_scheduled()
 
+    def look_after_schedule(self) -> None:
+        """To be called every second: a Redis that came back empty is noticed soon, and whatever else was lost later."""
+        if self._looking_after:
+            return
+        self._looking_after = True
+        try:
+            if self._schedule.emptied():
+                self.reread()
+            elif self._clock.monotonic_s() - self._ensured_at_s >= ENSURE_EVERY_S:
+                self.ensure_scheduled()
+        except StoreUnavailable:
+            logger.debug("the schedule cannot be reached; the next second tries again")
+        finally:
+            self._looking_after = False
+
     def ensure_scheduled(self) -> None:
         """Put watched users that the schedule lost (an emptied Redis) back into it."""
+        self._ensured_at_s = self._clock.monotonic_s()
         try:
             self._schedule.ensure(sorted({watch.user_id for watch in self._watches.values()}))
         except StoreUnavailable:

@@ -26,17 +26,16 @@ TICK_S = 0.5
 ANNOUNCE_EXPIRY_S = 60
 #: A connection that nothing is due for soon is passed over for so long.
 LOOK_EVERY_S = 5.0
-ENSURE_EVERY_S = 5.0
+LOOK_AFTER_EVERY_S = 1.0
 
 
 class Ticker:
-    """``ensure_scheduled`` is called every few seconds, whatever happened to Redis meanwhile; ``report``
-    with every pass."""
+    """``look_after_schedule`` is called every second whatever happened to Redis, ``report`` with every pass."""
 
     def __init__(
         self,
         sockets: Sockets,
-        ensure_scheduled: Callable[[], None],
+        look_after_schedule: Callable[[], None],
         report: Callable[[], None],
         clock: Clock,
         limits: Limits = DEFAULTS,
@@ -44,9 +43,9 @@ class Ticker:
         self._sockets = sockets
         self._limits = limits
         self._report = report
-        self._ensure_scheduled = ensure_scheduled
+        self._look_after_schedule = look_after_schedule
         self._clock = clock
-        self._ensured_at_s = clock.monotonic_s()
+        self._looked_after_at_s = clock.monotonic_s()
 
     def start(self) -> None:
         gevent.spawn(self._run)
@@ -72,9 +71,9 @@ class Ticker:
             try:
                 self._report()
                 self.tick()
-                if self._clock.monotonic_s() - self._ensured_at_s >= ENSURE_EVERY_S:
-                    self._ensured_at_s = self._clock.monotonic_s()
-                    gevent.spawn(self._ensure_scheduled)
+                if self._clock.monotonic_s() - self._looked_after_at_s >= LOOK_AFTER_EVERY_S:
+                    self._looked_after_at_s = self._clock.monotonic_s()
+                    gevent.spawn(self._look_after_schedule)
             except Exception:
                 # Without the ticker no dead phone would ever be noticed again.
                 logger.exception("a pass over the connections failed")

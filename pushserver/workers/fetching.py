@@ -20,7 +20,7 @@ from pushserver.workers.asking import Silenced
 from pushserver.workers.memo import Resource
 from pushserver.workers.plan import RoundPlan
 from pushserver.workers.round_state import RoundState, midnight_ms
-from pushserver.workers.timing import GRACE_S, IDLE_S, Moment, failing_code
+from pushserver.workers.timing import FIRST_IDLE_S, GRACE_S, IDLE_S, Moment, failing_code
 
 #: A whole round's time at the exchange; well within the lease of a claim.
 ROUND_DEADLINE_S = 8.0
@@ -103,8 +103,11 @@ class Round:
         memo, now_ms = self.state.memo, self.state.now_ms()
         if not 0 < memo.heard_ms <= now_ms:
             memo.heard_ms = now_ms
-        left_s = GRACE_S - (now_ms - memo.heard_ms) / 1000
-        return Ending("idle", None if left_s <= 0 else min(IDLE_S, left_s))
+        unheard_s = (now_ms - memo.heard_ms) / 1000
+        left_s = GRACE_S - unheard_s
+        # While the web workers reconnect to the bus it looks for a moment as if nobody listened.
+        pause_s = min(max(FIRST_IDLE_S, unheard_s / 2), IDLE_S, left_s)
+        return Ending("idle", None if left_s <= 0 else pause_s)
 
     def _stopped(self) -> Ending:
         state = self.state

@@ -137,3 +137,15 @@ def test_no_history_lets_two_living_claims_hold_one_user(actions: list[tuple[str
             done = schedule.complete(claim, value) if action == "complete" else schedule.drop(claim)
             if done:
                 held_until[claim.user_id] = 0
+
+
+def test_everybody_notices_once_that_the_schedule_was_emptied(redis_url: str) -> None:
+    client = connect(Secret(redis_url))
+    first, second = Schedule(client), Schedule(client)
+    assert not first.emptied()
+    assert not second.emptied()
+    client.flushall()
+    assert [first.emptied(), second.emptied()] == [True, True]
+    assert [first.emptied(), second.emptied()] == [False, False]
+    client.delete(keys.birth(2))
+    assert second.emptied()

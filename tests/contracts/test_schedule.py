@@ -148,3 +148,15 @@ def test_the_longest_overdue_come_first_within_a_shard(subject: Subject) -> None
         subject.schedule.wake([user])
         subject.pass_time(0.01)
     assert [claim.user_id for claim in subject.schedule.claim(2, 5, "a")] == [4, 8]
+
+
+def test_few_missing_users_do_not_wait_for_a_herd_that_is_not_there(subject: Subject) -> None:
+    subject.schedule.ensure(range(1, 6))
+    subject.pass_time(0.2)
+    assert len(subject.schedule.claim(10, 60, "a")) == 5
+
+
+def test_an_untouched_schedule_was_not_emptied(subject: Subject) -> None:
+    assert not subject.schedule.emptied()
+    subject.schedule.wake([1])
+    assert not subject.schedule.emptied()
