@@ -71,6 +71,16 @@ def test_settings_come_from_the_environment_and_the_command_line_goes_before_the
     assert (settings["bind"], settings["workers"]) == ("['127.0.0.1:7002']", "4")
 
 
+def test_E08_a_worker_has_time_to_drain_and_the_deployments_wait_for_it() -> None:
+    assert effective_settings(DRAIN_S="3")["graceful_timeout"] == "18"
+    patience_s = int(effective_settings()["graceful_timeout"])
+    assert patience_s == 25
+    unit = (ROOT / "deploy/systemd/pushserver-web.service").read_text()
+    compose = (ROOT / "deploy/compose.yml").read_text()
+    assert int(re.findall(r"TimeoutStopSec=(\d+)", unit)[0]) >= patience_s + 2
+    assert min(int(seconds) for seconds in re.findall(r"stop_grace_period: (\d+)s", compose)) >= patience_s + 2
+
+
 def test_I09_the_control_socket_and_the_access_log_are_off() -> None:
     settings = effective_settings()
     assert (settings["control_socket_disable"], settings["accesslog"]) == ("True", "None")
