@@ -100,6 +100,13 @@ def measure(logs: Logs) -> Figures:
     )
 
 
+def lag_within(logs: Logs, from_s: float, until_s: float) -> Spread:
+    """From each change within that time until each client showed it or something newer."""
+    truth = Truth(logs.changes)
+    shown = _shown(holdings(logs.entries, truth), truth)
+    return Spread.of([at - since for since, at in shown if from_s <= since < until_s])
+
+
 def _shown(held: Sequence[Holding], truth: Truth) -> Iterator[tuple[float, float]]:
     """``(since, at)``: a state is true and wanted since, a client showed it or a newer one at."""
     for holding in held:
