@@ -65,7 +65,7 @@ class EngineServer(engineio.Server):
             self.gate.turned_away("transport_not_supported")
             return _refuse(start_response, "400 Bad Request", _NOT_WEBSOCKET)
         allowed = self._cors_allowed_origins(environ)
-        if allowed is not None and environ.get("HTTP_ORIGIN", allowed[0]) not in allowed:
+        if allowed is not None and "HTTP_ORIGIN" in environ and environ["HTTP_ORIGIN"] not in allowed:
             # The upgrade is answered already: the socket just ends, before any packet.
             self.gate.turned_away("origin_not_allowed")
             return []

@@ -46,6 +46,7 @@ that whoever polls is told so and that no WebSocket joins a session.
 from __future__ import annotations
 
 import json
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -143,6 +144,20 @@ def test_C2_a_wrong_query_is_refused_before_the_upgrade(worker, query):
         Wire(worker.web_port, "/socket.io/" + query)
     assert refusal.value.status == 400
     assert json.loads(refusal.value.body)["error"]["message"]
+
+
+def test_an_upgrade_without_a_host_is_an_upgrade_all_the_same(worker):
+    with socket.create_connection(("127.0.0.1", worker.web_port), 5) as connection:
+        connection.sendall(
+            b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        assert connection.recv(12) == b"HTTP/1.1 101"
+        received = connection.recv(65_536)
+        while b'0{"sid"' not in received:
+            more = connection.recv(65_536)
+            assert more, received
+            received += more
 
 
 def test_C2_04_a_text_packet_is_taken_and_one_comes_back(worker, wire):
