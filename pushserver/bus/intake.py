@@ -24,7 +24,7 @@ READ_BYTES = 65_536
 #: Reads in a row before others get a turn.
 MAX_READS = 8
 #: While messages come faster than this they are collected for so long.
-COLLECT_S = 0.005
+COLLECT_S = 0.006
 
 _READABLE = 1
 _NOTHING_YET = (BlockingIOError, InterruptedError, ssl.SSLWantReadError)

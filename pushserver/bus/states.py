@@ -144,15 +144,17 @@ class States:
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
 
-    def raise_floor(self, user_id: int, data_type: DataType, delivered_seq: int) -> None:
+    def raise_floor(self, user_id: int, data_type: DataType, delivered_seq: int) -> bool:
         """After Redis came back empty or older: let no later commit get a ``seq`` that clients have passed.
 
-        The digest is dropped, so the next commit publishes even if its data is what was stored.
+        The digest is dropped, so the next commit publishes even if its data is what was stored. False when what is
+        stored is as new already.
         """
         try:
-            self._raise_floor(keys=[keys.state(user_id, data_type)], args=[delivered_seq, STATE_TTL_S])
+            raised = self._raise_floor(keys=[keys.state(user_id, data_type)], args=[delivered_seq, STATE_TTL_S])
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
+        return bool(raised)
 
     def forget(self, user_id: int) -> None:
         """Delete everything that is kept of the user's account: the states of all types, and the memo of the rounds."""

@@ -115,7 +115,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
 
     listener.start()
     kicks.start(after=start_upgrade(accounts.upgrade, "web", clock, observer))
-    Ticker(sockets, deliveries.look_after_schedule, deliveries.totals.report, clock, settings.limits).start()
+    Ticker(sockets, deliveries.scheduling.look_after, deliveries.totals.report, clock, settings.limits).start()
     LoopLagProbe("web", clock, observer).start()
     observer.record(LifecycleReported("web", "started"))
     return app

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import gevent
 
@@ -24,6 +23,8 @@ from pushserver.observers import BusMessageDropped, Observer, SubscriptionChange
 from pushserver.web.bus_messages import SEQ_AHEAD, MessageRefused, UpdateMessage, parse_message
 from pushserver.web.phones import Phone
 from pushserver.web.push_totals import PushTotals
+from pushserver.web.retrying import Retry
+from pushserver.web.scheduling import Schedule, Scheduling
 from pushserver.web.websocket import text_frame
 
 logger = logging.getLogger(__name__)
@@ -31,18 +32,6 @@ logger = logging.getLogger(__name__)
 #: How long a subscriber waits for its channels; later they still come, through the re-read.
 SUBSCRIBE_TIMEOUT_S = 2.0
 REREAD_BATCH = 500
-RETRY_S = 0.5
-ENSURE_EVERY_S = 5.0
-
-
-class Schedule(Protocol):
-    """The part of the push workers' schedule that the web side needs."""
-
-    def wake(self, user_ids: Sequence[int]) -> None: ...
-
-    def ensure(self, user_ids: Sequence[int]) -> int: ...
-
-    def emptied(self) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -63,12 +52,16 @@ class Deliveries:
 
     def __init__(self, states: States, schedule: Schedule, clock: Clock, observer: Observer) -> None:
         self._states = states
-        self._schedule = schedule
         self._clock = clock
         self._observer = observer
         self._watches: dict[bytes, Watch] = {}
-        self._looking_after = False
-        self._ensured_at_s = clock.monotonic_s()
+        self.scheduling = Scheduling(
+            schedule, lambda: (watch.user_id for watch in self._watches.values()), self.reread, clock
+        )
+        #: What could not be read when a phone wanted it, and the ``seq`` it said it has (None: whatever is newer).
+        self._owed: dict[Phone, dict[DataType, int | None]] = {}
+        self._pay = Retry(self._pay_owed)
+        self._reread_again = Retry(self._try_reread)
         self.totals = PushTotals(observer)
 
     def subscribe(self, phone: Phone, data_types: Iterable[DataType]) -> list[DataType]:
@@ -80,7 +73,7 @@ class Deliveries:
         try:
             self.listener.subscribe(watches, SUBSCRIBE_TIMEOUT_S)
             if new and not phone.gone:
-                self._wake(phone.user_id)
+                self.scheduling.wake(phone.user_id)
         finally:
             # From here to the caller's answer nothing waits, so no update can overtake it.
             for channel, data_type in watches.items():
@@ -112,14 +105,33 @@ class Deliveries:
 
         While Redis does not answer, it is tried again in the background until it does.
         """
+        if not self._try_send_stored(phone, data_types, since):
+            owed = self._owed.setdefault(phone, {})
+            owed.update({data_type: None if since is None else since.get(data_type, 0) for data_type in data_types})
+            self._pay.ask()
+
+    def _pay_owed(self) -> bool:
+        while self._owed:
+            phone = next(iter(self._owed))
+            owed = dict(self._owed[phone])
+            since = {data_type: seq for data_type, seq in owed.items() if seq is not None}
+            unseen = [data_type for data_type in owed if data_type not in since]
+            if not self._try_send_stored(phone, unseen, None) or not self._try_send_stored(phone, list(since), since):
+                return False
+            if self._owed[phone] == owed:  # else more was wanted while this was read
+                del self._owed[phone]
+        return True
+
+    def _try_send_stored(
+        self, phone: Phone, data_types: Sequence[DataType], since: Mapping[DataType, int] | None
+    ) -> bool:
         data_types = [data_type for data_type in data_types if data_type in phone.subscribed]
         if not data_types or phone.gone:
-            return
+            return True
         try:
             stored = self._states.read([(phone.user_id, data_type) for data_type in data_types])
         except StoreUnavailable:
-            gevent.spawn_later(RETRY_S, self.send_stored, phone, data_types, since)
-            return
+            return False
         for data_type, state in zip(data_types, stored, strict=True):
             if data_type not in phone.subscribed:
                 continue
@@ -128,6 +140,7 @@ class Deliveries:
             elif since is not None and state.seq >= phone.delivered[data_type]:
                 phone.delivered[data_type] = state.seq - 1
             self._send_state([phone], data_type, state, "snapshot" if since is None else "resync")
+        return True
 
     def on_message(self, channel: bytes, payload: bytes) -> None:
         """A message from the bus; garbage is counted and dropped."""
@@ -172,44 +185,25 @@ class Deliveries:
 
     def reread(self) -> None:
         """After the bus was lost: bring every local phone up to what is stored, and the schedule up to us."""
+        if not self._try_reread():
+            # The bus is up but commands are not: what was lost meanwhile must still be caught up with.
+            self._reread_again.ask()
+
+    def _try_reread(self) -> bool:
         watches = list(self._watches.values())
         for start in range(0, len(watches), REREAD_BATCH):
             batch = watches[start : start + REREAD_BATCH]
             try:
                 stored = self._states.read([(watch.user_id, watch.data_type) for watch in batch])
             except StoreUnavailable:
-                # The bus is up but commands are not: what was lost meanwhile must still be caught up with.
-                gevent.spawn_later(RETRY_S, self.reread)
-                return
+                return False
             for watch, state in zip(batch, stored, strict=True):
                 if any(phone.delivered[watch.data_type] > state.seq for phone in watch.phones):
                     self._repair(watch)
                 else:
                     self._send_state(watch.phones, watch.data_type, state, "reread")
-        self.ensure_scheduled()
-
-    def look_after_schedule(self) -> None:
-        """To be called every second: a Redis that came back empty is noticed soon, and whatever else was lost later."""
-        if self._looking_after:
-            return
-        self._looking_after = True
-        try:
-            if self._schedule.emptied():
-                self.reread()
-            elif self._clock.monotonic_s() - self._ensured_at_s >= ENSURE_EVERY_S:
-                self.ensure_scheduled()
-        except StoreUnavailable:
-            logger.debug("the schedule cannot be reached; the next second tries again")
-        finally:
-            self._looking_after = False
-
-    def ensure_scheduled(self) -> None:
-        """Put watched users that the schedule lost (an emptied Redis) back into it."""
-        self._ensured_at_s = self._clock.monotonic_s()
-        try:
-            self._schedule.ensure(sorted({watch.user_id for watch in self._watches.values()}))
-        except StoreUnavailable:
-            logger.debug("the schedule cannot be reached; the next round tries again")
+        self.scheduling.ensure()
+        return True
 
     def _join(self, phone: Phone, watch: Watch, data_type: DataType) -> None:
         if data_type in phone.subscribed:
@@ -223,12 +217,6 @@ class Deliveries:
     def _release(self, channel: bytes, watch: Watch) -> None:
         if not watch.phones and not watch.joining and self._watches.pop(channel, None) is not None:
             self.listener.unsubscribe([channel])
-
-    def _wake(self, user_id: int) -> None:
-        try:
-            self._schedule.wake([user_id])
-        except StoreUnavailable:
-            logger.debug("user %d could not be woken; ensure_scheduled makes up for it", user_id)
 
     def _send_state(self, phones: Iterable[Phone], data_type: DataType, state: StoredState, kind: str) -> None:
         if state.frame is not None:
@@ -293,8 +281,8 @@ class Deliveries:
     def _raise_floor(self, watch: Watch) -> None:
         try:
             delivered = max((phone.delivered[watch.data_type] for phone in watch.phones), default=0)
-            self._states.raise_floor(watch.user_id, watch.data_type, delivered)
-            self._schedule.wake([watch.user_id])
+            if self._states.raise_floor(watch.user_id, watch.data_type, delivered):
+                self.scheduling.wake(watch.user_id)
         except StoreUnavailable:
             logger.debug("the floor of user %d could not be raised; the next message tries again", watch.user_id)
         finally:

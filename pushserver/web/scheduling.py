@@ -1,0 +1,72 @@
+"""Keeps the users that phones of this worker watch in the push workers' schedule, whatever becomes of Redis."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from pushserver.clock import Clock
+from pushserver.errors import StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+ENSURE_EVERY_S = 5.0
+
+
+class Schedule(Protocol):
+    """The part of the push workers' schedule that the web side needs."""
+
+    def wake(self, user_ids: Sequence[int]) -> None: ...
+
+    def ensure(self, user_ids: Sequence[int]) -> int: ...
+
+    def emptied(self) -> bool: ...
+
+
+class Scheduling:
+    """``watched()`` gives the users that are to be scheduled; ``on_emptied()`` is called when the schedule was lost."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        watched: Callable[[], Iterable[int]],
+        on_emptied: Callable[[], None],
+        clock: Clock,
+    ) -> None:
+        self._schedule = schedule
+        self._watched = watched
+        self._on_emptied = on_emptied
+        self._clock = clock
+        self._looking_after = False
+        self._ensured_at_s = clock.monotonic_s()
+
+    def wake(self, user_id: int) -> None:
+        """Have the user fetched now."""
+        try:
+            self._schedule.wake([user_id])
+        except StoreUnavailable:
+            logger.debug("user %d could not be woken; ensure makes up for it", user_id)
+
+    def ensure(self) -> None:
+        """Put watched users that the schedule lost back into it."""
+        self._ensured_at_s = self._clock.monotonic_s()
+        try:
+            self._schedule.ensure(sorted(set(self._watched())))
+        except StoreUnavailable:
+            logger.debug("the schedule cannot be reached; the next round tries again")
+
+    def look_after(self) -> None:
+        """To be called every second: a Redis that came back empty is noticed soon, and whatever else was lost later."""
+        if self._looking_after:
+            return
+        self._looking_after = True
+        try:
+            if self._schedule.emptied():
+                self._on_emptied()
+            elif self._clock.monotonic_s() - self._ensured_at_s >= ENSURE_EVERY_S:
+                self.ensure()
+        except StoreUnavailable:
+            logger.debug("the schedule cannot be reached; the next second tries again")
+        finally:
+            self._looking_after = False
