@@ -44,9 +44,10 @@ class Intake:
         # the event loop never watches a number that was given to somebody else. It does not wait, unlike gevent's.
         self._socket = _socket.socket(fileno=os.dup(stream.fileno()))
         self._socket.setblocking(False)
-        self._recv: Callable[[int], bytes] = (
-            stream._sslobj.read if isinstance(stream, ssl.SSLSocket) else self._socket.recv  # type: ignore[attr-defined]
-        )
+        tls = getattr(stream, "_sslobj", None)
+        self._recv: Callable[[int], bytes] = tls.read if tls else self._socket.recv
+        # A TLS layer gives a record at a time and holds others that the event loop does not see.
+        self._ends_short = not tls
         self._wanted = wanted
         self._on_message = on_message
         self._monotonic_s = clock.monotonic_s
@@ -109,7 +110,7 @@ class Intake:
                 reads += 1
                 self._parser.feed(data)
                 messages += self._hand_out()
-                if len(data) < READ_BYTES:
+                if self._ends_short and len(data) < READ_BYTES:
                     break
         except _NOTHING_YET:
             pass
@@ -117,7 +118,7 @@ class Intake:
             # Raised on, in the greenlet that asks for replies: the event loop would only print it.
             self._end(error)
             return False
-        if not messages:
+        if not messages or reads == MAX_READS:
             return reads > 0
         since_s, self._read_at_s = self._read_at_s, self._monotonic_s()
         return messages > 1 or self._read_at_s - since_s < COLLECT_S
