@@ -24,6 +24,8 @@ pytestmark = pytest.mark.system
 EVERY_SECOND = "balance=1,positions=1,pnl=1,orders=1"
 REPETITIONS = 3
 DRAIN_S = 3
+#: Long enough that the pace shows.
+RELOAD_S = 5
 
 
 @contextmanager
@@ -103,6 +105,28 @@ def test_P6_a_killed_gunicorn_master_leaves_no_orphan_and_its_successor_serves_e
             run.wait_caught_up(15)
         for aftermath in run.figures().faults:
             assert aftermath.reconvergence_s.max <= 10.0, run.report()
+
+
+def test_P7_a_reload_refuses_nobody_and_every_client_is_back_within_3_seconds(tmp_path: Path) -> None:
+    environ = {"DRAIN_S": str(RELOAD_S)}
+    with ChaosRun(tmp_path, users=30, clients_per_user=10, changes_per_s=10, seed=70, environ=environ) as run:
+        for _ in range(REPETITIONS):
+            run.random_moment()
+            old = run.stack.web.children()
+            with run.during("P7", "web side"):
+                run.stack.web.popen.send_signal(signal.SIGHUP)
+                wait_until(lambda old=old: all_gone(old), RELOAD_S + 15, "the old workers to leave")
+            run.wait_caught_up(15)
+            fault = run.faults[-1]
+            left = [entry.t for entry in entries_since(run, fault.t_start, "disconnect")]
+            assert len(left) >= 302, "not every connection was replaced"
+            assert max(sum(t <= other < t + 1 for other in left) for t in left) <= 302 * 1.5 / RELOAD_S
+            assert not entries_since(run, fault.t_start, "refused")
+        run.settle(20, resume=False)
+        print(run.report())
+        assert not run.verdicts(), run.report()
+        for aftermath in run.figures().faults:
+            assert aftermath.away_s.max <= 3.0, run.report()
 
 
 def test_P8_a_stopped_web_side_closes_its_transports_exits_cleanly_and_leaves_nothing(tmp_path: Path) -> None:

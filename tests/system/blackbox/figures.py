@@ -96,7 +96,7 @@ def measure(logs: Logs) -> Figures:
         snapshot_s=Spread.of([wait_s for own in clients.values() for wait_s in _snapshot_waits(own)]),
         fetches_per_change=fetches / max(1, changes),
         bytes_per_change=sum(entry.size for entry in updates) / max(1, changes),
-        faults=tuple(_aftermath(fault, shown, absences) for fault in logs.faults),
+        faults=tuple(_aftermath(fault, _next_start(fault, logs.faults), shown, absences) for fault in logs.faults),
     )
 
 
@@ -145,12 +145,22 @@ def _snapshot_waits(own: Sequence[Entry]) -> Iterator[float]:
             yield entry.t - waiting.pop(entry.type)
 
 
+def _next_start(fault: Fault, faults: Sequence[Fault]) -> float:
+    return min((other.t_start for other in faults if other.t_start > fault.t_end), default=float("inf"))
+
+
 def _aftermath(
-    fault: Fault, shown: Sequence[tuple[float, float]], absences: Sequence[tuple[float, float]]
+    fault: Fault, until: float, shown: Sequence[tuple[float, float]], absences: Sequence[tuple[float, float]]
 ) -> Aftermath:
-    touched = [(since, at) for since, at in shown if at > fault.t_start and since <= fault.t_end + AFTERMATH_S]
+    """``until``: when the next fault began; what was true only after this one's end and shown after that is its."""
+    last = min(fault.t_end + AFTERMATH_S, until)
+    touched = [
+        (since, at)
+        for since, at in shown
+        if at > fault.t_start and (since <= fault.t_end or (since <= last and at <= until))
+    ]  # fmt: skip
     return Aftermath(
         fault,
         Spread.of([max(0.0, at - max(since, fault.t_end)) for since, at in touched]),
-        Spread.of([back - lost for lost, back in absences if fault.t_start <= lost <= fault.t_end + AFTERMATH_S]),
+        Spread.of([back - lost for lost, back in absences if fault.t_start <= lost <= last]),
     )

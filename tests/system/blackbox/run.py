@@ -19,7 +19,7 @@ from tests.system.blackbox.recording import Recording, light_clients, node_clien
 from tests.system.blackbox.rules import Finding, Rules
 from tests.system.blackbox.texts import secrets_of, texts_of
 from tests.system.blackbox.verdicts import count, judge
-from tests.system.harness import Stack, wait_until
+from tests.system.harness import Stack
 
 PAGE = 10_000
 TRUTH_CAPACITY = 2_000_000
@@ -179,7 +179,11 @@ class ChaosRun:
         AssertionError when that takes longer than ``within_s``.
         """
         t = time.monotonic()
-        wait_until(lambda: self._look() and not self.progress.behind(t) and also(), within_s, "clients to catch up")
+        while not (self._look() and not self.progress.behind(t) and also()):
+            behind = "; ".join(self.progress.behind(t)[:5])
+            subscribed = f"{self.progress.subscribed()} of {len(self.progress.clients)} clients are subscribed"
+            assert time.monotonic() < t + within_s, f"not caught up after {within_s:g} s: {subscribed}; {behind}"
+            time.sleep(LOOK_S)
         return time.monotonic() - t
 
     def settle(self, deadline_s: float = 20.0, resume: bool = True) -> float:
