@@ -8,6 +8,7 @@ worker imports it anew, so that a reload (HUP) brings new code whole.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from typing import Any
@@ -43,6 +44,8 @@ def _usable(directory: str) -> str | None:
 
 #: Workers beyond twice the number that was asked for: added by signal, or dying while a reload goes on.
 SPARE_SLOTS = 8
+#: File descriptors per process, as far as the system lets us have them; many shells start programs with 1,024.
+DESCRIPTORS = 65_536
 
 settings = _checked_settings()
 _configure_logs()
@@ -71,6 +74,8 @@ def on_starting(server: Any) -> None:
     """Once per master: the memory that its workers share. A reload has old and new workers at the same time."""
     from pushserver.web.worker_slots import SALT_BYTES, WorkerSlots
 
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, DESCRIPTORS)), hard))
     server.worker_slots = WorkerSlots.create(2 * server.cfg.workers + SPARE_SLOTS, os.urandom(SALT_BYTES))
     _exit_at_once_when_told_twice(server)
 

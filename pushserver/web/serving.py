@@ -76,6 +76,9 @@ def _leave(worker: Any, servers: list[AcceptingServer], slots: WorkerSlots, own:
     # On a reload we are told as soon as our successors are forked; until they have loaded, we are needed.
     beat_until(lambda: not _successors_load(slots, own), clock.monotonic_s() + SUCCESSORS_WITHIN_S)
     slots.publish_state(own, State.LEAVING)
+    logger.info(
+        "this worker takes no more clients and lets go of the %d it has", sum(server.clients for server in servers)
+    )
     for server in servers:
         server.leave()
     leave_by_s = clock.monotonic_s() + worker.cfg.graceful_timeout - SUCCESSORS_WITHIN_S - MARGIN_S

@@ -32,8 +32,14 @@ def server(tmp_path: Path) -> Iterator[Gunicorn]:
 
 
 def ask(sock: socket.socket) -> bytes:
+    """Head and body, which may come apart."""
     sock.sendall(REQUEST)
-    return sock.recv(65_536)
+    answer = b""
+    while not answer.endswith(b" / "):
+        data = sock.recv(65_536)
+        assert data, answer
+        answer += data
+    return answer
 
 
 def is_answered(sock: socket.socket, within_s: float) -> bool:
@@ -94,6 +100,20 @@ def test_E07_a_limit_that_leaves_nothing_at_all_neither_spins_nor_kills(server: 
         assert is_answered(sock, 5)
     assert server.log().count(NO_ROOM) == 1
     assert server.workers() == [pid]
+
+
+def test_a_low_soft_limit_of_descriptors_is_raised(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        server = Gunicorn(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        (pid,) = server.workers()
+        assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (min(hard, 65_536), hard)
+    finally:
+        server.process.stop()
 
 
 def test_a_leaving_worker_lets_go_of_clients_that_ask_for_nothing(server: Gunicorn) -> None:
