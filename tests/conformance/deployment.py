@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
+
 from tests.system.harness import Stack
 
 WIDE_LIMITS = {
@@ -31,3 +33,8 @@ class OneWorker(Stack):
         """The process id of the worker."""
         (pid,) = self.web.children()
         return pid
+
+    def clients(self) -> int:
+        """Sockets of the worker whose other end is, or was, a client."""
+        connections = psutil.Process(self.worker()).net_connections("tcp")
+        return sum(each.laddr.port == self.web_port and each.status != psutil.CONN_LISTEN for each in connections)

@@ -169,12 +169,6 @@ def _bytes(part: str) -> bytes:
     return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
-def clients(worker: OneWorker) -> int:
-    """Sockets of the worker whose other end is, or was, a client."""
-    connections = psutil.Process(worker.worker()).net_connections("tcp")
-    return sum(each.laddr.port == worker.web_port and each.status != psutil.CONN_LISTEN for each in connections)
-
-
 def open_files(worker: OneWorker) -> int:
     return psutil.Process(worker.worker()).num_fds()
 
@@ -196,7 +190,7 @@ def test_C3_no_input_stalls_the_worker_or_stays_behind(worker, kind):
             assert min(again) <= STALL_S, f"{kind} {number} of seed {SEED} takes {taken_s:.3f} s, again {again}"
     fuzzed.close()
     assert worker.worker() == pid, "the worker died"
-    wait_until(lambda: clients(worker) == 0, 15, "the sockets to be freed")
+    wait_until(lambda: worker.clients() == 0, 15, "the sockets to be freed")
     assert open_files(worker) <= files_at_first + SPARE_FILES
 
 
