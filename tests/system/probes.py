@@ -24,7 +24,7 @@ import redis
 from tests.system.harness import Stack, wait_until
 
 #: Objects of these classes belong to one client each.
-OF_CLIENTS = ("Connection", "Phone", "Outbox", "Watch", "MessageReader")
+OF_CLIENTS = ("Connection", "Phone", "Outbox", "Watch", "SocketInput", "Attachments")
 #: Timers and requests under way that have nothing to do with clients come and go.
 GREENLETS_THAT_COME_AND_GO = 6
 

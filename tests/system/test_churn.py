@@ -9,13 +9,16 @@ import pytest
 
 from tests.system.harness import wait_until
 from tests.system.herd import Herd
-from tests.system.probes import ProbedStack, footprint, wait_until_back
-
-pytestmark = pytest.mark.system
+from tests.system.probes import Footprint, ProbedStack, footprint, metric, wait_until_back
 
 NIGHTLY = os.environ.get("PUSHSERVER_NIGHTLY") == "1"
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900 if NIGHTLY else 120)]
+
 PING = (3, 2)
 HALF_OPEN = 1000
+#: The default of MAX_CONNECTIONS_PER_USER.
+MOST_OF_ONE_USER = 20
 #: Clients of each way to leave, twelve ways.
 OF_EACH = 500 if NIGHTLY else 170
 
@@ -31,6 +34,11 @@ def users(first: int, number: int) -> range:
     return range(first, first + number)
 
 
+def calm(stack: ProbedStack) -> Footprint | None:
+    now = footprint(stack)
+    return now if now.connections == now.objects == 0 else None
+
+
 def test_N3_E04_a_thousand_clients_that_stop_ponging_are_closed_and_nothing_of_them_stays(stack):
     with Herd(stack) as herd:
         herd.open("warm", users(1, 20))
@@ -44,11 +52,6 @@ def test_N3_E04_a_thousand_clients_that_stop_ponging_are_closed_and_nothing_of_t
         assert herd.report("well")["ready"] == 20, "who answers stays"
         herd.leave("well", "fin")
         wait_until_back(stack, before, 25)
-
-
-def calm(stack: ProbedStack):
-    now = footprint(stack)
-    return now if now.connections == 0 and now.objects <= 12 else None
 
 
 def test_churn_of_every_kind_leaves_nothing_behind(stack):
@@ -78,3 +81,15 @@ def test_churn_of_every_kind_leaves_nothing_behind(stack):
             herd.open("hasty", users(first, OF_EACH // 4), within_s=0.01)
             herd.leave("hasty", "rst")
         wait_until_back(stack, before, 25)
+
+
+def test_E01_connections_that_ended_in_any_way_no_longer_count_for_their_user(stack):
+    with Herd(stack) as herd:
+        for number, how in enumerate(("fin", "rst", "close_frame", "disconnect_packet") * 2):
+            group = f"{number}, {how}"
+            report = herd.open(group, [7] * MOST_OF_ONE_USER)
+            assert (report["ready"], report["told"]) == (MOST_OF_ONE_USER, {}), how
+            herd.leave(group, how)
+            wait_until(lambda: metric(stack, "push_connections_open") == 0, 10, "the connections to end")
+        report = herd.open("one too many", [7] * (MOST_OF_ONE_USER + 1), within_s=1)
+        assert (report["ready"], report["told"]) == (MOST_OF_ONE_USER, {"too_many_connections": 1})

@@ -24,9 +24,10 @@ from tests.system.probes import ProbedStack, footprint, rss_bytes, wait_until_ba
 from tests.system.raw_client import RawClient
 from tests.system.test_floods import flood
 
-pytestmark = pytest.mark.system
-
 NIGHTLY = os.environ.get("PUSHSERVER_NIGHTLY") == "1"
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900 if NIGHTLY else 120)]
+
 WELL = range(901, 921)
 STORM_S = 30.0 if NIGHTLY else 3.5
 LOGINS_PER_S = 50

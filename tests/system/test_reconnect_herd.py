@@ -14,9 +14,10 @@ from tests.system.herd import Herd, Publishing
 from tests.system.probes import Footprint, ProbedStack, commands_processed, footprint, stalls, wait_until_back
 from tests.system.proxy import Proxy
 
-pytestmark = pytest.mark.system
-
 NIGHTLY = os.environ.get("PUSHSERVER_NIGHTLY") == "1"
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900 if NIGHTLY else 120)]
+
 CLIENTS = 5000 if NIGHTLY else 2000
 BACK_WITHIN_S = 10.0
 

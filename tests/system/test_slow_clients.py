@@ -16,9 +16,10 @@ from tests.system.phones import NodePhone
 from tests.system.probes import ProbedStack, footprint, metric, pss_bytes, wait_until_back
 from tests.system.proxy import Direction, Proxy
 
-pytestmark = pytest.mark.system
-
 NIGHTLY = os.environ.get("PUSHSERVER_NIGHTLY") == "1"
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900 if NIGHTLY else 120)]
+
 STUCK_S = 6
 DEAF = 100
 #: For how long the accounts of those who do not read change.
