@@ -53,7 +53,9 @@ HTTP_CODES = (
     "origin_not_allowed", "request_line_too_long", "request_timeout", "server_busy", "too_many_connections",
     "transport_not_supported", "websocket_version",
 )  # fmt: skip
-DROP_REASONS = ("oversize", "malformed", "seq_ahead", "not_an_event", "method_not_allowed", "room_not_allowed")
+DROP_REASONS = (
+    "oversize", "malformed", "seq_ahead", "not_an_event", "misaddressed", "method_not_allowed", "room_not_allowed",
+)  # fmt: skip
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 REQUEST_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8)

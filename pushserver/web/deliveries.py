@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 #: How long a subscriber waits for its channels; later they still come, through the re-read.
 SUBSCRIBE_TIMEOUT_S = 2.0
 REREAD_BATCH = 500
+#: ``"user_id":…,"seq":…,"as_of":…}]`` with the longest numbers.
+FRAME_END_BYTES = 96
+MISADDRESSED = "misaddressed"
 
 
 @dataclass(slots=True)
@@ -43,6 +46,18 @@ class Watch:
     phones: set[Phone] = field(default_factory=set)
     joining: int = 0
     repairing: bool = False
+    #: How an update's frame begins, and what it says near its end of whose it is.
+    opening: bytes = field(init=False)
+    address: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.opening = b'42["' + self.data_type.value.encode() + b'_update"'
+        self.address = b'"user_id":%d,' % self.user_id
+
+    def is_addressee(self, frame: bytes) -> bool:
+        """Costs next to nothing; a frame that names nobody is taken."""
+        named_at = frame.rfind(b'"user_id":', -FRAME_END_BYTES)
+        return frame.startswith(self.opening) and (named_at < 0 or frame.startswith(self.address, named_at))
 
 
 class Deliveries:
@@ -156,10 +171,12 @@ class Deliveries:
                 # Forged, or Redis's clock is far ahead of ours: what is stored tells which.
                 self._check(watch)
             return
-        if isinstance(message, UpdateMessage):
+        if not isinstance(message, UpdateMessage):
+            self._send_status(watch.phones, watch.data_type, message.state, message.reason, message.frame)
+        elif watch.is_addressee(message.frame):
             self._push(watch, message, now_ms)
         else:
-            self._send_status(watch.phones, watch.data_type, message.state, message.reason, message.frame)
+            self._observer.record(BusMessageDropped(MISADDRESSED))
 
     def _push(self, watch: Watch, message: UpdateMessage, now_ms: int) -> None:
         """The path that every push takes; everything else here may cost ten times as much."""

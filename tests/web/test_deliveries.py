@@ -331,6 +331,21 @@ def test_G02_garbage_on_a_users_channel_reaches_nobody(world: World, payload: by
     assert [type(record) for record in world.heard.records].count(BusMessageDropped) == 1
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b'42["balance_update",{"type":"balance_update","user_id":4,"seq":7,"as_of":7}]',
+        b'42["pnl_update",{"type":"pnl_update","user_id":44,"seq":7,"as_of":7}]',
+        b'42["pnl_update",{"data":{"user_id":4,"x":1},"user_id":5,"seq":1795389361110,"as_of":1795389361110}]',
+    ],
+)
+def test_R12_an_update_of_another_user_or_type_reaches_nobody(world: World, frame: bytes) -> None:
+    phone = world.phone(4, PNL)
+    world.publish(7, frame)
+    assert frames(phone) == []
+    assert BusMessageDropped("misaddressed") in world.heard.records
+
+
 def test_a_status_is_told_once_and_live_only_to_who_heard_otherwise(world: World) -> None:
     phone = world.phone(4, PNL)
     live, delayed = b's live \n42["status_update",1]', b's delayed exchange_timeout\n42["status_update",2]'
