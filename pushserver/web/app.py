@@ -102,7 +102,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     exchange = BybitExchange(settings.bybit_rest_url, settings.bybit_markets, clock, observer)
     limits = LoginLimits(redis_client)
     verifier = GatedVerifier(exchange, Pauses(redis_client, settings.egress_id), observer)
-    services = ApiServices(accounts, tokens, access, limits, verifier, redis_client, clock, observer)
+    services = ApiServices(accounts, tokens, access, limits, verifier, states, redis_client, clock, observer)
     app.register_blueprint(create_api(services, settings.cors_origins))
     if settings.console:
         app.register_blueprint(create_console())

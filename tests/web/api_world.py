@@ -17,6 +17,7 @@ from pushserver.bus.access import AccessList
 from pushserver.bus.connection import connect
 from pushserver.bus.login_limits import LoginLimits
 from pushserver.bus.signals import Signal, parse
+from pushserver.bus.states import States
 from pushserver.clock import ManualClock, SystemClock
 from pushserver.model import Credentials, Secret
 from pushserver.observers import RecordingObserver
@@ -79,6 +80,7 @@ class World:
             access=AccessList(redis, self.clock),
             limits=LoginLimits(redis),
             verifier=self.exchange,
+            states=States(redis, self.clock),
             redis_client=redis,
             clock=self.clock,
             observer=self.observer,

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pushserver.accounts.records import KeyFacts, KeySummary
+from pushserver.bus import keys
+from pushserver.bus.connection import connect
 from pushserver.bus.signals import Signal, SignalKind
+from pushserver.bus.states import States
 from pushserver.errors import AddressBanned, ClockSkew, ExchangeError, ExchangeUnavailable, KeyRefused, RateLimited
-from pushserver.model import Credentials, Secret
+from pushserver.events import encode_update
+from pushserver.model import Credentials, DataType, Freshness, Pnl, Secret
+from pushserver.web.api.exchange_key import _forget_states
 from tests.accounts.conftest import open_store
 from tests.web.api_world import READ_ONLY, World, code, heard
 
 KEY = {"api_key": "abcdefghijklmnop", "api_secret": "canary-secret"}
 PATH = "/api/exchange-key"
+PNL = Pnl(Decimal(3), Decimal(1), Decimal(2), Decimal(1))
 
 
 @pytest.fixture
@@ -63,6 +71,30 @@ def test_a_deleted_key_is_gone(world: World) -> None:
     assert world.client.get(PATH, headers=world.bearer()).status_code == 404
     assert world.client.delete(PATH, headers=world.bearer()).status_code == 204
     assert world.accounts.credentials(4) is None
+
+
+def test_C05_the_old_accounts_states_are_forgotten_and_with_a_new_key_a_stop_is_over(world: World) -> None:
+    states, update = States(world.redis, world.clock), encode_update(DataType.PNL, 4, PNL, 5, 5)
+    channel = world.redis.pubsub(ignore_subscribe_messages=True)
+    channel.ssubscribe(keys.update_channel(4, DataType.PNL))
+    channel.get_sharded_message(timeout=1)
+    for change in (put, lambda world: world.client.delete(PATH, headers=world.bearer())):
+        put(world)
+        states.commit(4, DataType.PNL, update, 5)
+        states.set_status(4, DataType.PNL, Freshness.STOPPED, "key_invalid", "The key was refused.")
+        change(world)
+        assert states.read([(4, DataType.PNL)])[0].frame is None
+    told = []
+    while (message := channel.get_sharded_message(timeout=0.2)) is not None:
+        told += [word for word in ("stopped", "live") if f'"state":"{word}"' in message["data"].decode()]
+    assert told == ["stopped", "live", "stopped"]
+    channel.close()
+
+
+def test_without_redis_a_key_is_replaced_all_the_same(world: World) -> None:
+    dead = connect(Secret("redis://127.0.0.1:1/0"))
+    services = SimpleNamespace(states=States(dead, world.clock))
+    _forget_states(services, 4, replaced=True)  # type: ignore[arg-type]
 
 
 def test_each_user_sees_the_own_key_only(world: World) -> None:

@@ -21,7 +21,7 @@ from pushserver.errors import (
     StoreUnavailable,
 )
 from pushserver.events import utc_instant
-from pushserver.model import Credentials, Secret
+from pushserver.model import Credentials, DataType, Freshness, Secret
 from pushserver.web.api.key_facts import check_lasting, read_facts, warnings
 from pushserver.web.api.requests import INVALID_REQUEST, authorized, body_fields
 from pushserver.web.api.services import ApiServices
@@ -55,6 +55,7 @@ def add_exchange_key(api: Blueprint, services: ApiServices) -> None:
         except AccountRefused as error:
             raise PayloadRefused(error.message, code=INVALID_REQUEST) from None
         summary = _verified_and_stored(services, claims.user_id, Credentials(api_key, api_secret))
+        _forget_states(services, claims.user_id, replaced=True)
         _tell(services, claims.user_id)
         return _shown(services, summary)
 
@@ -62,6 +63,7 @@ def add_exchange_key(api: Blueprint, services: ApiServices) -> None:
     def remove() -> Response:
         claims = authorized(services)
         if services.accounts.delete_key(claims.user_id):
+            _forget_states(services, claims.user_id, replaced=False)
             _tell(services, claims.user_id)
         return Response(status=204)
 
@@ -102,6 +104,19 @@ def _asked_about(services: ApiServices, user_id: int, summary: KeySummary) -> Ke
         # What is stored can be shown all the same; it carries its warning, and the next look asks again.
         logger.info("an exchange key is shown unverified: %s", error.code)
     return summary
+
+
+def _forget_states(services: ApiServices, user_id: int, *, replaced: bool) -> None:
+    """What is stored may be another account's: no phone is to be shown it any more."""
+    try:
+        if replaced:
+            # A stop that is forgotten could not be told to be over.
+            for data_type in DataType:
+                services.states.set_status(user_id, data_type, Freshness.LIVE, "", "The exchange key was replaced.")
+        services.states.forget(user_id)
+    except StoreUnavailable as error:
+        # The next round under the new key replaces it all the same.
+        logger.warning("the states of a replaced exchange key could not be forgotten: %s", error.message)
 
 
 def _tell(services: ApiServices, user_id: int) -> None:

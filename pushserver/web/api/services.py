@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from pushserver.accounts.store import AccountStore
 from pushserver.bus.access import AccessList
 from pushserver.bus.login_limits import LoginLimits
+from pushserver.bus.states import States
 from pushserver.clock import Clock
 from pushserver.model import Credentials
 from pushserver.observers import Observer
@@ -33,6 +34,7 @@ class ApiServices:
     access: AccessList
     limits: LoginLimits
     verifier: KeyVerifier
+    states: States
     redis_client: Any
     clock: Clock
     observer: Observer

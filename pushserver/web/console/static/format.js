@@ -10,7 +10,14 @@ function formatter(minimum, maximum) {
 }
 
 export const money = formatter(2, 2);
-export const price = formatter(2, 8);
+
+// An average price has many digits that say nothing: of a high price cents are enough, of a low one they are not.
+const prices = [[1000, formatter(2, 2)], [1, formatter(2, 4)], [0, formatter(2, 8)]];
+export function price(value) {
+  const [, format] = prices.find(([from]) => Math.abs(value) >= from) ?? prices[0];
+  return format(value);
+}
+
 export const quantity = formatter(0, 8);
 
 export function signedMoney(value) {
