@@ -5,12 +5,15 @@ The address comes from the settings alone; whatever a token's own header points 
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import socket
 import threading
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -82,8 +85,6 @@ class KeySet:
         self._fetched_s: float | None = None
         self._tried_s: float | None = None
         self._lock = threading.Lock()
-        # No redirects, and no proxy of the environment: what decides over access comes from the named place.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
 
     def candidates(self, key_id: str | None) -> Sequence[Any]:
         if self._wants_fetch(key_id):
@@ -107,10 +108,8 @@ class KeySet:
     def _fetch(self) -> None:
         self._tried_s = self._clock.monotonic_s()
         try:
-            with self._opener.open(self._url, timeout=FETCH_TIMEOUT_S) as answer:
-                body = answer.read(MAX_KEY_SET_BYTES + 1)
-            keys = self._read(body)
-        except (OSError, ValueError, RecursionError):
+            keys = self._read(_download(self._url, FETCH_TIMEOUT_S))
+        except (OSError, ValueError, RecursionError, http.client.HTTPException):
             # Unreachable or no key set: the last good keys stay, and the next try is a minute away.
             return
         self._keys, self._fetched_s = keys, self._tried_s
@@ -133,6 +132,30 @@ class KeySet:
         return keys
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_arguments: Any, **_named: Any) -> None:
-        return None
+def _download(url: str, within_s: float) -> bytes:
+    """What is at the address; ``within_s`` is for the whole of it. Raises OSError, ValueError or HTTPException.
+
+    No redirects, and no proxy of the environment: what decides over access comes from the named place.
+    """
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=within_s)
+    connection.connect()
+    # The library's time limit is for each read alone: who drips could hold us, and all who wait for the keys, for ever.
+    too_late = threading.Timer(within_s, _hang_up, [connection.sock])
+    too_late.daemon = True
+    too_late.start()
+    try:
+        connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise ValueError(f"HTTP status {answer.status}")
+        return answer.read(MAX_KEY_SET_BYTES + 1)
+    finally:
+        too_late.cancel()
+        connection.close()
+
+
+def _hang_up(client: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        client.shutdown(socket.SHUT_RDWR)

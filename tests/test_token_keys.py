@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -14,6 +17,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from pushserver import token_keys
 from pushserver.clock import ManualClock
 from pushserver.errors import SettingsError, TokenRefused
 from pushserver.token_keys import REFETCH_AFTER_S, KeySet, PublicKeyFile
@@ -174,6 +178,28 @@ def test_a_redirect_is_not_followed(tokens: Tokens, issuer: Issuer, clock: Manua
     issuer.status, issuer.headers = 302, {"Location": f"{issuer.url}/elsewhere"}
     assert refusal(tokens, signed(clock)) == "server_busy"
     assert issuer.asked == ["/keys"]
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"], ids=["head", "body"])
+def test_A01_an_issuer_that_drips_does_not_hold_those_who_wait(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    monkeypatch.setattr(token_keys, "FETCH_TIMEOUT_S", 0.3)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def drip() -> None:
+        client, _ = listener.accept()
+        with client, contextlib.suppress(OSError):
+            client.sendall(head)
+            while client.send(b" "):
+                time.sleep(0.02)
+
+    threading.Thread(target=drip, daemon=True).start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/keys"
+    started = time.monotonic()
+    assert refusal(Tokens(KeySet(url, "RS256", clock), clock, algorithm="RS256"), signed(clock)) == "server_busy"
+    assert time.monotonic() - started < 2
+    listener.close()
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff"])
