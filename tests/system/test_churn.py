@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +16,8 @@ NIGHTLY = os.environ.get("PUSHSERVER_NIGHTLY") == "1"
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900 if NIGHTLY else 120)]
 
-PING = (3, 2)
+#: Interval and timeout; without a whole night the shortest that leave a busy machine time to answer.
+PING = (25, 20) if NIGHTLY else (3, 2)
 HALF_OPEN = 1000
 #: The default of MAX_CONNECTIONS_PER_USER.
 MOST_OF_ONE_USER = 20
@@ -93,3 +95,27 @@ def test_E01_connections_that_ended_in_any_way_no_longer_count_for_their_user(st
             wait_until(lambda: metric(stack, "push_connections_open") == 0, 10, "the connections to end")
         report = herd.open("one too many", [7] * (MOST_OF_ONE_USER + 1), within_s=1)
         assert (report["ready"], report["told"]) == (MOST_OF_ONE_USER, {"too_many_connections": 1})
+
+
+def test_D11_who_leaves_while_redis_does_not_answer_leaves_nothing_behind(stack):
+    with Herd(stack) as herd:
+        herd.open("warm", users(1, 20))
+        herd.leave("warm", "fin")
+        before = wait_until(lambda: calm(stack), 20)
+        herd.open("connected", users(2001, 50), goes_to="connected")
+        redis = stack.valkey._process
+        redis.send_signal(signal.SIGSTOP)
+        try:
+            # One half waits for its CONNECT to be decided, the other for its channels and its states.
+            herd.open("newcomers", users(1, 100), within_s=0.5)
+            herd.send("connected", '42["subscribe_trading",{}]')
+            herd.leave("newcomers", "rst", 50)
+            herd.leave("newcomers", "fin")
+            herd.leave("connected", "rst")
+            wait_until(lambda: metric(stack, "push_connections_open") == 0, 10, "them to be gone")
+        finally:
+            redis.send_signal(signal.SIGCONT)
+        herd.open("well", users(3001, 20), reconnect_jitter_s=0.2)
+        herd.wait("well", 20, 15)
+        herd.leave("well", "fin")
+        wait_until_back(stack, before, 25)
