@@ -85,3 +85,11 @@ def test_an_empty_worker_leaves_at_once_and_takes_nobody_more():
 
 def test_without_a_time_to_spread_over_all_are_closed_at_once():
     assert {at_s for _, at_s in drained(crowd=50, spread_s=0).closed} == {0}
+
+
+def test_alone_a_request_under_way_is_not_waited_for_here():
+    clock = ManualClock()
+    doors = Doors(0, clock)
+    Drain(doors, 10, clock, clock.sleep).run(lambda: False, lambda: True)
+    assert clock.monotonic_s() == ManualClock().monotonic_s()
+    assert not doors.accepting
