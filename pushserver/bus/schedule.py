@@ -117,20 +117,34 @@ class Schedule:
     def claim(self, limit: int, lease_s: float, holder: str) -> list[Claim]:
         """As promised; claims whose answer got lost on the way are given back by the next call."""
         token = f"{holder}:{secrets.token_hex(6)}"
-        claims: list[Claim] = []
-        first = self._rng.randrange(self._shards)
         try:
             self._give_back_lost()
-            for step in range(self._shards):
-                if limit > len(claims):
-                    shard = (first + step) % self._shards
-                    answer = self._claim(
-                        keys=self._keys(shard), args=[limit - len(claims), round(lease_s * 1000), token]
-                    )
-                    claims += _claims(answer, token)
+            return self._take(limit, round(lease_s * 1000), token)
         except REDIS_FAILURES as error:
             self._lost_tokens.append(token)
             raise unavailable(error) from error
+
+    def _take(self, limit: int, lease_ms: int, token: str) -> list[Claim]:
+        """All shards at once, each asked for its share; then those that may have more, one after the other."""
+        first = self._rng.randrange(self._shards)
+        shares = {
+            (first + step) % self._shards: limit // self._shards + (step < limit % self._shards)
+            for step in range(self._shards)
+        }
+        calls = [(self._keys(shard), [share, lease_ms, token]) for shard, share in shares.items()]
+        claims: list[Claim] = []
+        rich = []
+        for (shard, share), answer in zip(shares.items(), self._claim.pipelined(calls), strict=True):
+            if isinstance(answer, Exception):
+                raise answer
+            granted = _claims(answer, token)
+            claims += granted
+            if len(granted) == share:
+                rich.append(shard)
+        for shard in rich:
+            if limit > len(claims):
+                answer = self._claim(self._keys(shard), [limit - len(claims), lease_ms, token])
+                claims += _claims(answer, token)
         return claims
 
     def complete(self, claim: Claim, next_due_in_s: float) -> bool:

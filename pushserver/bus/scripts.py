@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ReadOnlyError
 
 
 class Script:
@@ -26,6 +26,21 @@ class Script:
             return self._client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
         except NoScriptError:
             return self._client.execute_command("EVAL", self._text, len(keys), *keys, *args)
+
+    def pipelined(self, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """Several runs, each ``(keys, args)``, in one round trip; a run that failed has its error in its place.
+
+        Each succeeds or fails on its own: when an error is raised, some may have been done.
+        """
+        pipeline = self._client.pipeline(transaction=False)
+        for keys, args in calls:
+            pipeline.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
+        answers = pipeline.execute(raise_on_error=False)
+        return [
+            # Redis was restarted, or is another one now: alone it brings the text along, to the master.
+            self(keys, args) if isinstance(answer, NoScriptError | ReadOnlyError) else answer
+            for (keys, args), answer in zip(calls, answers, strict=True)
+        ]
 
 
 def load(client: Any, name: str) -> Script:

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import NoScriptError, ReadOnlyError
-
 from pushserver.bus import keys, scripts
 from pushserver.bus.connection import REDIS_FAILURES, unavailable
 from pushserver.clock import Clock
@@ -93,22 +91,10 @@ class States:
         """
         now_ms = self._clock.wall_ms()
         try:
-            pipeline = self._client.pipeline(transaction=False)
-            for wanted in commits:
-                arguments = (*wanted.keys(), *wanted.arguments(now_ms))
-                pipeline.execute_command("EVALSHA", self._commit.sha, 2, *arguments)
-            answers = pipeline.execute(raise_on_error=False)
+            answers = self._commit.pipelined([(wanted.keys(), wanted.arguments(now_ms)) for wanted in commits])
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
-        return [self._settled(wanted, answer) for wanted, answer in zip(commits, answers, strict=True)]
-
-    def _settled(self, wanted: Commit, answer: Any) -> CommitResult:
-        if isinstance(answer, NoScriptError | ReadOnlyError):
-            # Redis was restarted, or is another one now: committing alone brings the script along, to the master.
-            return self.commit(wanted.user_id, wanted.data_type, wanted.update, wanted.as_of_ms)
-        if isinstance(answer, Exception):
-            raise unavailable(answer) from answer
-        return _committed(answer)
+        return [_committed(answer) for answer in _whole_answers(answers)]
 
     def set_status(
         self,
@@ -167,20 +153,17 @@ class States:
     def watched(self, user_ids: Sequence[int]) -> dict[int, frozenset[DataType]]:
         """Which types of each user any web worker listens to: Redis knows, and forgets the dead by itself."""
         try:
-            pipeline = self._client.pipeline(transaction=False)
-            for user_id in user_ids:
-                channels = _channels(user_id)
-                pipeline.execute_command("EVALSHA", self._watched.sha, len(channels), *channels)
-            answers = [
-                self._watched(keys=_channels(user_id)) if isinstance(answer, NoScriptError) else answer
-                for user_id, answer in zip(user_ids, pipeline.execute(raise_on_error=False), strict=True)
-            ]
+            answers = self._watched.pipelined([(_channels(user_id), ()) for user_id in user_ids])
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise unavailable(answer) from answer
-        return {user_id: _listened(answer) for user_id, answer in zip(user_ids, answers, strict=True)}
+        return {user_id: _listened(answer) for user_id, answer in zip(user_ids, _whole_answers(answers), strict=True)}
+
+
+def _whole_answers(answers: list[Any]) -> list[Any]:
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise unavailable(answer) from answer
+    return answers
 
 
 def _channels(user_id: int) -> list[str]:

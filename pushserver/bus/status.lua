@@ -2,9 +2,9 @@
 --
 -- KEYS[1] state hash   KEYS[2] channel (same slot)
 -- ARGV    state, reason, until ms or '', frame, time to live s
--- Returns 1 when it changed. A type that has no status yet counts as live.
+-- Returns 1 when it changed. Without a status it did: phones may have been told one before Redis lost its memory.
 local old = redis.call('HMGET', KEYS[1], 'status', 'reason', 'until')
-local state = old[1] or 'live'
+local state = old[1]
 if state == ARGV[1] and (state == 'live' or (old[2] == ARGV[2] and old[3] == ARGV[3])) then
   return 0
 end

@@ -55,19 +55,26 @@ def test_users_whose_claim_answer_was_lost_come_back_before_the_lease_ends(clien
     schedule = Schedule(client)
     schedule.wake([1, 2, 3, 4])
     really_claim = schedule._claim
-    answers = iter([True, True, False])
 
-    def claim_and_lose(**arguments: Any) -> Any:
-        answer = really_claim(**arguments)
-        if not next(answers):
+    class Losing:
+        def pipelined(self, calls: Any) -> Any:
+            really_claim.pipelined(calls)
             raise RedisTimeoutError("the answer is lost")
-        return answer
 
-    schedule._claim = claim_and_lose
+    schedule._claim = Losing()
     with pytest.raises(StoreUnavailable):
         schedule.claim(10, 60, "a")
     schedule._claim = really_claim
     assert {claim.user_id for claim in schedule.claim(10, 60, "a")} == {1, 2, 3, 4}
+
+
+def test_a_worker_takes_no_more_than_it_can_serve_and_all_it_can_from_one_full_shard(client: Any) -> None:
+    schedule = Schedule(client)
+    schedule.wake(range(4, 404, 4))
+    assert len(schedule.claim(50, 60, "a")) == 50
+    schedule.wake(range(1, 4))
+    assert len(schedule.claim(52, 60, "a")) == 52
+    assert schedule.claim(0, 60, "a") == []
 
 
 def test_a_store_that_is_away_is_reported_as_unavailable() -> None:

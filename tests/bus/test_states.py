@@ -146,14 +146,22 @@ def test_a_status_is_published_only_when_it_changes(client, states):
     def tell(state, reason):
         return states.set_status(4, DataType.BALANCE, state, reason, "text", None)
 
-    assert tell(Freshness.LIVE, "") is False
     assert tell(Freshness.DELAYED, "exchange_unavailable") is True
     assert tell(Freshness.DELAYED, "exchange_unavailable") is False
     assert tell(Freshness.STOPPED, "key_invalid") is True
     assert tell(Freshness.LIVE, "") is True
+    assert tell(Freshness.LIVE, "") is False
     messages = heard(pubsub)
     assert all(isinstance(message, StatusMessage) for message in messages)
     assert [message.state for message in messages] == [Freshness.DELAYED, Freshness.STOPPED, Freshness.LIVE]
+
+
+def test_G7_a_redis_that_forgot_a_status_lets_the_phones_hear_that_all_is_well(client, states):
+    states.set_status(4, DataType.BALANCE, Freshness.DELAYED, "exchange_unavailable", "text", None)
+    client.flushall()
+    pubsub = listen(client)
+    assert states.set_status(4, DataType.BALANCE, Freshness.LIVE, "", "", None) is True
+    assert [message.state for message in heard(pubsub)] == [Freshness.LIVE]
 
 
 def test_watched_names_the_types_somebody_listens_to(client, states):
