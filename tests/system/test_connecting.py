@@ -80,7 +80,7 @@ def refusal_of(client: RawClient, auth: object | None) -> dict:
         ({"token": "x" * 9_000}, "token_invalid"),
     ],
 )
-def test_A06_a_refused_client_hears_why_and_its_transport_is_closed_within_a_second(stack, auth, code):
+def test_A06_E06_a_refused_client_hears_why_and_its_transport_is_closed_within_a_second(stack, auth, code):
     client = RawClient(stack.url)
     refusal = refusal_of(client, auth)
     assert refusal["message"] == code
@@ -126,7 +126,7 @@ def test_A08_a_disabled_user_and_a_revoked_token_are_refused(stack):
     stack.command("users", "enable", "user1")
 
 
-def test_C07_a_removed_users_sockets_are_closed_and_nothing_is_kept(stack):
+def test_C07_E06_a_removed_users_sockets_are_closed_and_nothing_is_kept(stack):
     stack.command("users", "add", "leaver", "--user-id", "88", "--password-stdin", given="password\n")
     redis = connect(Secret(stack.redis_url))
     redis.hset(keys.state(88, DataType.BALANCE), "seq", 1)
