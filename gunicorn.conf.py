@@ -100,8 +100,12 @@ def when_ready(server: Any) -> None:
     shares no lock with the workers: they never call it, the locks of the logging and import systems are renewed in
     a forked child, and the thread logs nothing while it serves.
     """
+    import logging
+
     from pushserver.metrics_endpoint import MetricsEndpoint, SharedDirectory
 
+    for warning in settings.warnings():
+        logging.getLogger("pushserver.web").warning("%s", warning)
     server.metrics_directory = SharedDirectory()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(server.metrics_directory.path)
     from pushserver.metrics import SharedMetrics

@@ -31,7 +31,7 @@ class Finding:
 
 def findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
     """One finding per dependency, in the order in which a process needs them."""
-    yield Finding("settings", True, "all values are good")
+    yield Finding("settings", True, "; WARNING: ".join(["all values are good", *settings.warnings()]))
     yield _examined("redis", lambda: _redis(settings))
     yield _examined("database", lambda: _database(settings, clock))
     yield _examined("exchange clock", lambda: _exchange_clock(settings.bybit_rest_url, clock))

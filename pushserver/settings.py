@@ -18,6 +18,7 @@ from pushserver import setting_values as values
 from pushserver.errors import SettingsError
 from pushserver.limits import Limits
 from pushserver.model import DataType, Market, Secret, TrustedPeer
+from pushserver.redis_exposure import redis_exposures
 from pushserver.setting_values import DEFAULT_INTERVALS, Address
 
 __all__ = ["DEFAULT_INTERVALS", "Address", "Settings"]
@@ -112,6 +113,13 @@ class Settings:
         if reader.problems:
             raise SettingsError(reader.problems)
         return settings
+
+    def warnings(self) -> list[str]:
+        """What is allowed and still unwise, one line each; said at start-up and by ``check``."""
+        found = redis_exposures(self.redis_url)
+        if "*" in (self.cors_origins or ()):
+            found.append("CORS_ORIGINS is *: a page of any site may connect")
+        return found
 
     def printable(self) -> list[tuple[str, str]]:
         """Name and value of every setting, secrets masked."""

@@ -87,6 +87,14 @@ def test_E01_a_tenth_of_a_workers_connections_is_kept_for_health_checks() -> Non
     assert settings_from(MAX_CONNECTIONS_PER_PROCESS="10").limits.worker_connections == 12
 
 
+def test_B02_G01_what_is_allowed_and_unwise_is_a_warning() -> None:
+    assert settings_from().warnings() == []
+    assert settings_from(CORS_ORIGINS="https://app.example").warnings() == []
+    [origins, *_] = settings_from(CORS_ORIGINS="https://app.example,*").warnings()
+    assert "CORS_ORIGINS" in origins
+    assert len(settings_from(REDIS_URL="redis://valkey:6379/0").warnings()) == 2
+
+
 def test_an_empty_stream_address_switches_the_stream_off() -> None:
     settings = settings_from(BYBIT_STREAM_URL="", BYBIT_TICKER_URL=" ")
     assert (settings.bybit_stream_url, settings.bybit_ticker_url) == ("", "")

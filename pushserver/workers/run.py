@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -36,6 +37,8 @@ from pushserver.workers.round_state import Tools
 from pushserver.workers.statuses import Statuses
 from pushserver.workers.timing import Timing
 
+logger = logging.getLogger(__name__)
+
 EXIT_STOPPED = 0
 EXIT_SETTINGS_WRONG = 2
 EXIT_FORCED = 130
@@ -65,6 +68,8 @@ def run(settings: Settings) -> int:
     metrics = PrometheusObserver(side="worker")
     observer = Observers([logs.LoggingObserver("worker"), metrics])
 
+    for warning in settings.warnings():
+        logger.warning("%s", warning)
     redis_client = connect(settings.redis_url, max_connections=settings.worker_concurrency + 50)
     schedule = Schedule(redis_client)
     states = States(redis_client, clock)

@@ -170,6 +170,14 @@ def test_a_reload_brings_the_programs_new_code_whole(tmp_path: Path) -> None:
         assert process.wait(20) == 0
 
 
+def test_B02_G01_what_is_unwise_is_said_once_at_the_start(tmp_path: Path) -> None:
+    server = Gunicorn(tmp_path, workers=2, CORS_ORIGINS="*", REDIS_URL="rediss://valkey.example:6379/0")
+    server.process.stop()
+    warnings = [line for line in server.log().splitlines() if "CORS_ORIGINS is *" in line or "no password" in line]
+    assert len(warnings) == 2
+    assert all("WARN" in line for line in warnings)
+
+
 def test_stopping_leaves_no_process_no_file_and_code_0(tmp_path: Path) -> None:
     server = Gunicorn(tmp_path, workers=2)
     workers, directory = server.workers(), metrics_directory(server)
