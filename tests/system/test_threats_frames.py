@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from bench.publish import changed_state
@@ -25,13 +26,13 @@ from tests.system.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Wir
 
 pytestmark = pytest.mark.system
 
-ATTACHMENTS_S = 1
+ATTACHMENTS_S, STUCK_S = 1, 3
 ANNOUNCED = '451-["subscribe_trading",{"_placeholder":true,"num":0}]'
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    environ = {"ATTACHMENTS_S": str(ATTACHMENTS_S)}
+    environ = {"ATTACHMENTS_S": str(ATTACHMENTS_S), "STUCK_S": str(STUCK_S)}
     folder = tmp_path_factory.mktemp("frames")
     stack = Stack(folder, users=0, web_workers=1, push_workers=0, environ=environ).start()
     yield stack
@@ -173,22 +174,44 @@ def test_D10_events_beyond_the_burst_wait_and_the_client_is_told_once(client):
     assert [payload["code"] for name, payload in client.events if name == "error"] == ["rate_limited"]
 
 
+def commit_large(stack: Stack, user_id: int, version: int) -> None:
+    """A state of 75 KB."""
+    now_ms = SystemClock().wall_ms()
+    update = encode_update(DataType.ORDERS, user_id, changed_state(DataType.ORDERS, version, 500), now_ms, now_ms)
+    states = States(connect(Secret(stack.redis_url)), SystemClock())
+    assert states.commit(user_id, DataType.ORDERS, update, now_ms).result == "published"
+
+
+def test_E05_a_client_that_reads_a_byte_a_second_is_cut_off(stack):
+    wire = Wire(stack.web_port, receive_buffer=4_096)
+    wire.sign_in(stack.token(8))
+    wire.send(text('420["subscribe_trading",{"types":["orders"]}]'))
+    assert wire.read().payload.startswith(b'42["subscribed"')
+    closed = 'push_connections_closed_total{reason="slow_client"}'
+    before = metric(stack, closed)
+    for version in range(1, 60):
+        commit_large(stack, 8, version)
+    started = time.monotonic()
+    while metric(stack, closed) == before:
+        assert time.monotonic() - started < STUCK_S + 5
+        wire.socket.recv(1)
+        time.sleep(0.9)
+    assert time.monotonic() - started > STUCK_S - 1
+    # Not only ended but gone: the worker holds no descriptor of it.
+    worker, ours = psutil.Process(stack.web.children()[0]), wire.socket.getsockname()
+    wait_until(lambda: ours not in [end.raddr for end in worker.net_connections("tcp")], 5, "the socket to be gone")
+    wire.close()
+
+
 def test_D13_frames_never_interleave_while_a_large_update_is_being_written(stack):
     """The client stops reading, so that a large update stays half written; then all writers come at once."""
-    states, clock = States(connect(Secret(stack.redis_url)), SystemClock()), SystemClock()
-
-    def commit(version: int) -> None:
-        data = changed_state(DataType.ORDERS, version, 500)
-        update = encode_update(DataType.ORDERS, 5, data, clock.wall_ms(), clock.wall_ms())
-        assert states.commit(5, DataType.ORDERS, update, clock.wall_ms()).result == "published"
-
     wire = Wire(stack.web_port, receive_buffer=4_096)
     wire.sign_in(stack.token(5))
     wire.send(text('420["subscribe_trading",{"types":["orders"]}]'))
     assert wire.read().payload.startswith(b'42["subscribed"')
     assert wire.read().payload.startswith(b"430[")
     for version in range(1, 60):
-        commit(version)
+        commit_large(stack, 5, version)
         if version % 6 == 0:
             wire.send(frame(PING, b"ping %d" % version) + text(f'42{version}["whoami"]'))
     wire.send(text("41"))
