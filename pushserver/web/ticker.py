@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.5
 ANNOUNCE_EXPIRY_S = 60
-#: A connection that nothing is due for soon is passed over for so long.
-LOOK_EVERY_S = 5.0
+#: All connections are looked at so often, in the same pass; in between only those for which something is due. So
+#: pings leave in large batches, a little late, and their answers come together, which costs a third of one at a time.
+LOOK_EVERY_S = min(5.0, PING_INTERVAL_S / 5)
 LOOK_AFTER_EVERY_S = 1.0
 
 
@@ -54,13 +55,14 @@ class Ticker:
         """One pass, at the clock's time."""
         now_s = self._clock.monotonic_s()
         now_wall_s = self._clock.wall_ms() / 1000
+        next_look_s = (now_s // LOOK_EVERY_S + 1) * LOOK_EVERY_S
         for connection in list(self._sockets.connections.values()):
             if connection.look_again_s > now_s:
                 continue
-            connection.look_again_s = now_s + LOOK_EVERY_S
+            connection.look_again_s = next_look_s
             try:
                 due_in_s = self._look_at(connection, now_s, now_wall_s)
-                connection.look_again_s = now_s + min(due_in_s, LOOK_EVERY_S)
+                connection.look_again_s = min(now_s + due_in_s, next_look_s)
             except Exception:
                 # One connection must not keep the ticker from all those after it.
                 logger.exception("connection %s could not be looked after", connection.sid)
@@ -99,15 +101,13 @@ class Ticker:
 
     def _keep_alive(self, connection: Connection, now_s: float) -> float:
         if connection.pinged_at_s is None:
-            left_s = connection.ponged_at_s + PING_INTERVAL_S - now_s
-            if left_s > 0:
-                return left_s
-            connection.ping()
-            return min(PING_INTERVAL_S, PING_TIMEOUT_S)
+            if now_s - connection.ponged_at_s >= PING_INTERVAL_S:
+                connection.ping()
+            return LOOK_EVERY_S
         left_s = connection.pinged_at_s + PING_TIMEOUT_S - now_s
         if left_s < 0:
             connection.close(reason="ping timeout")
-        return min(PING_INTERVAL_S, left_s)
+        return left_s
 
     def _look_at_token(self, phone: Phone, now_wall_s: float) -> float:
         left_s = phone.claims.expires_at_s - now_wall_s

@@ -15,7 +15,7 @@ from pushserver.tokens import LEEWAY_S, Claims
 from pushserver.web import ticker as ticker_module
 from pushserver.web.engine import PING_INTERVAL_S, PING_TIMEOUT_S
 from pushserver.web.phones import EventBudget, Phone
-from pushserver.web.ticker import ANNOUNCE_EXPIRY_S, Ticker
+from pushserver.web.ticker import LOOK_EVERY_S, ANNOUNCE_EXPIRY_S, Ticker
 from tests.system.harness import wait_until
 
 #: Not a multiple of anything the ticker counts in.
@@ -132,6 +132,20 @@ def test_a_client_that_pongs_stays_and_is_pinged_at_the_interval(world: World) -
         assert connection.pings == expected
         connection.pong()
     assert not connection.closed
+
+
+def test_pings_of_connections_that_came_one_after_another_leave_together(world: World) -> None:
+    connections = []
+    for _ in range(8):
+        connections.append(world.connection())
+        world.pass_time(0.5)
+    world.pass_time(PING_INTERVAL_S - 4)
+    pinged_by_pass = set()
+    for _ in range(2 * int(LOOK_EVERY_S) + 1):
+        pinged_by_pass.add(sum(connection.pings for connection in connections))
+        world.pass_time(0.5)
+    assert pinged_by_pass <= {0, 1, 8}
+    assert max(pinged_by_pass) == 8
 
 
 def test_E06_who_does_not_sign_in_is_closed_in_time_and_who_did_stays(world: World) -> None:
