@@ -106,7 +106,7 @@ def parse_token(arguments: Sequence[Any]) -> object:
     payload = arguments[0] if arguments else None
     if len(arguments) > 1 or not isinstance(payload, dict) or "token" not in payload:
         raise PayloadRefused('Send one object with the new token: {"token": "…"}.')
-    return payload["token"]
+    return _present(payload["token"])
 
 
 def carried_tokens(auth: object, authorization: str | None, query_token: str | None) -> list[tuple[str, object]]:

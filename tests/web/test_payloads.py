@@ -68,6 +68,11 @@ def test_an_authenticate_without_one_token_is_refused(arguments):
         parse_token(arguments)
 
 
+@pytest.mark.parametrize(("token", "taken"), [("a.b.c", "a.b.c"), ("", ""), (None, ""), ({"a": 1}, {"a": 1})])
+def test_A11_a_token_of_any_shape_was_sent_and_is_not_missing(token, taken):
+    assert parse_token([{"token": token}]) == taken
+
+
 def test_A07_tokens_are_tried_in_the_order_payload_header_url():
     carried = carried_tokens({"token": "a", "auth": {"token": "b"}}, "bearer c", "d")
     assert carried == [("payload", "a"), ("payload", "b"), ("header", "c"), ("url", "d")]
