@@ -15,7 +15,7 @@ from pushserver.tokens import LEEWAY_S, Claims
 from pushserver.web import ticker as ticker_module
 from pushserver.web.engine import PING_INTERVAL_S, PING_TIMEOUT_S
 from pushserver.web.phones import EventBudget, Phone
-from pushserver.web.ticker import LOOK_EVERY_S, ANNOUNCE_EXPIRY_S, Ticker
+from pushserver.web.ticker import ANNOUNCE_EXPIRY_S, LOOK_EVERY_S, Ticker
 from tests.system.harness import wait_until
 
 #: Not a multiple of anything the ticker counts in.
@@ -136,8 +136,8 @@ def test_a_client_that_pongs_stays_and_is_pinged_at_the_interval(world: World) -
 
 def test_pings_of_connections_that_came_one_after_another_leave_together(world: World) -> None:
     connections = []
-    for _ in range(8):
-        connections.append(world.connection())
+    for number in range(8):
+        connections.append(world.connection(f"c{number}"))
         world.pass_time(0.5)
     world.pass_time(PING_INTERVAL_S - 4)
     pinged_by_pass = set()
