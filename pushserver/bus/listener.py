@@ -39,6 +39,10 @@ def new_canary_channel() -> bytes:
     return f"push:canary:{secrets.token_hex(8)}".encode()
 
 
+class SubscriptionRefused(ConnectionError):
+    """By Redis; the text names its error code, such as NOPERM or MOVED."""
+
+
 class Listener:
     """Receives channel messages and hands them to its owner, in order, in one greenlet.
 
@@ -79,6 +83,7 @@ class Listener:
         self._silent_since_s = 0.0
         self._deaf = False
         self._lost_at_s: float | None = None
+        self._reason = ""
         self._greenlets: list[gevent.Greenlet] = []
 
     def start(self) -> None:
@@ -192,12 +197,13 @@ class Listener:
         with self._send_lock:
             self._connection.disconnect()
         self._confirmed.clear()
-        if not self._connected and self._lost_at_s is not None:
-            return
         self._connected = False
+        reason = str(error) if isinstance(error, SubscriptionRefused) else type(error).__name__
+        if reason != self._reason:
+            self._reason = reason
+            logger.warning("the bus cannot be heard: %s", reason)
         if self._lost_at_s is None:
             self._lost_at_s = self._clock.monotonic_s()
-            logger.info("the bus connection was lost: %s", type(error).__name__)
             self._observer.record(BusStateChanged("deaf" if self._deaf else "lost"))
 
     def _read(self) -> None:
@@ -215,7 +221,7 @@ class Listener:
     def _handle(self, message: Any) -> None:
         if isinstance(message, Exception):
             self._refused(str(message))
-            raise ConnectionError(f"refused by Redis: {message}")
+            raise SubscriptionRefused(f"subscribing was refused ({str(message).partition(' ')[0]})")
         kind, channel, payload = message
         if kind == b"smessage":
             if channel == self._canary_channel:
@@ -240,7 +246,7 @@ class Listener:
         del self._unanswered[channel]
         if channel == self._canary_channel:
             self._observer.record(BusStateChanged("connected", self._outage_s()))
-            self._lost_at_s = None
+            self._lost_at_s, self._reason = None, ""
             # Only now: a connection on which subscribing is refused must not be tried again at full speed.
             self._attempt = 0
             self._late.clear()
