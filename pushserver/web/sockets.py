@@ -83,6 +83,9 @@ class Sockets:
         """One Engine.IO message: a Socket.IO packet or an attachment of one. Raises ProtocolViolation."""
         if connection.refused:
             raise ProtocolViolation
+        if connection.phone is not None and connection.phone.kicked:
+            # It has been told why; in the moment until its transport ends it gets nothing more.
+            return
         if isinstance(message, bytes):
             self._attachment(connection, message)
             return

@@ -309,6 +309,15 @@ def test_a_kicked_phone_hears_nothing_more_than_why():
     assert sum('"error"' in sent for sent in connection.sent) == 1
 
 
+def test_A09_a_kicked_phone_cannot_subscribe_again_before_its_transport_ends():
+    world, connection = signed_in()
+    subscribed: list[object] = []
+    world.sockets.handlers = {"subscribe_trading": lambda phone, arguments: subscribed.append(arguments)}  # type: ignore[dict-item]
+    world.sockets.kick(connection.phone, "token_revoked")
+    world.sockets.message(connection, '2["subscribe_trading",{}]')
+    assert subscribed == []
+
+
 def test_D10_events_beyond_the_burst_wait_and_an_endless_flood_is_cut_off():
     budget = EventBudget(DEFAULTS.event_burst, DEFAULTS.event_rate, 0.0)
     assert all(budget.spend(0.0) == 0.0 for _ in range(DEFAULTS.event_burst))
