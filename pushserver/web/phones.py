@@ -54,7 +54,8 @@ class Phone:
 
     @property
     def gone(self) -> bool:
-        return self.connection.closed
+        """Nothing is to be given to it any more: its connection ended, or is about to because it was kicked."""
+        return self.connection.closed or self.kicked
 
     def renew(self, claims: Claims) -> None:
         """Live on another token of the same user."""
