@@ -21,6 +21,7 @@ from pushserver.errors import StoreUnavailable
 from pushserver.model import DataType, Freshness
 from pushserver.observers import BusMessageDropped, Observer, SubscriptionChanged, UpdateEmitted, UpdatesConflated
 from pushserver.web.bus_messages import SEQ_AHEAD, MessageRefused, UpdateMessage, parse_message
+from pushserver.web.outages import Outages
 from pushserver.web.phones import Phone
 from pushserver.web.push_totals import PushTotals
 from pushserver.web.retrying import Retry
@@ -70,8 +71,9 @@ class Deliveries:
         self._clock = clock
         self._observer = observer
         self._watches: dict[bytes, Watch] = {}
+        outages = Outages(self._watches.values, self._send_status, clock)
         self.scheduling = Scheduling(
-            schedule, lambda: (watch.user_id for watch in self._watches.values()), self.reread, clock
+            schedule, lambda: (watch.user_id for watch in self._watches.values()), self.reread, outages, clock
         )
         #: What could not be read when a phone wanted it, and the ``seq`` it said it has (None: whatever is newer).
         self._owed: dict[Phone, dict[DataType, int | None]] = {}

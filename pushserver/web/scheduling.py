@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable
+from pushserver.web.outages import Outages
 
 logger = logging.getLogger(__name__)
 
@@ -25,18 +26,23 @@ class Schedule(Protocol):
 
 
 class Scheduling:
-    """``watched()`` gives the users that are to be scheduled; ``on_emptied()`` is called when the schedule was lost."""
+    """``watched()`` gives the users that are to be scheduled; ``on_emptied()`` is called when the schedule was lost.
+
+    ``outages`` learns every second whether Redis takes what is written.
+    """
 
     def __init__(
         self,
         schedule: Schedule,
         watched: Callable[[], Iterable[int]],
         on_emptied: Callable[[], None],
+        outages: Outages,
         clock: Clock,
     ) -> None:
         self._schedule = schedule
         self._watched = watched
         self._on_emptied = on_emptied
+        self._outages = outages
         self._clock = clock
         self._looking_after = False
         self._ensured_at_s = clock.monotonic_s()
@@ -62,11 +68,13 @@ class Scheduling:
             return
         self._looking_after = True
         try:
-            if self._schedule.emptied():
+            emptied = self._schedule.emptied()
+            self._outages.works()
+            if emptied:
                 self._on_emptied()
             elif self._clock.monotonic_s() - self._ensured_at_s >= ENSURE_EVERY_S:
                 self.ensure()
         except StoreUnavailable:
-            logger.debug("the schedule cannot be reached; the next second tries again")
+            self._outages.failed()
         finally:
             self._looking_after = False

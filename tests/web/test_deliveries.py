@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gevent
+import orjson
 import pytest
 
 from pushserver.bus.states import NOTHING_STORED, StoredState
@@ -384,3 +385,45 @@ def test_the_schedule_is_ensured_every_five_seconds_and_survives_a_lost_redis(wo
     world.schedule.down = False
     scheduling.look_after()
     assert world.schedule.ensured == [[3, 4]]
+
+
+def statuses(phone: Any) -> list[Any]:
+    told = [orjson.loads(frame[frame.index(b"42") + 2 :]) for frame in frames(phone) if b"status_update" in frame]
+    return [(payload["state"], payload["reason"]) for _, payload in told]
+
+
+def test_R8_phones_are_told_that_redis_takes_nothing_and_that_it_does_again(world: World) -> None:
+    phone, scheduling = world.phone(4, PNL), world.deliveries.scheduling
+    world.schedule.down = True
+    scheduling.look_after()
+    assert statuses(phone) == []
+    for _ in range(3):
+        world.clock.advance(1)
+        scheduling.look_after()
+    newcomer = world.phone(4, PNL)
+    scheduling.look_after()
+    assert statuses(phone) == statuses(newcomer) == [("delayed", "store_unavailable")]
+    world.schedule.down = False
+    scheduling.look_after()
+    scheduling.look_after()
+    assert statuses(phone) == statuses(newcomer) == [("delayed", "store_unavailable"), ("live", "")]
+
+
+def test_an_outage_hides_no_other_trouble_and_a_short_one_is_not_worth_a_word(world: World) -> None:
+    troubled, happy = world.phone(4, PNL), world.phone(5, PNL)
+    world.deliveries.on_message(CHANNEL, b's delayed exchange_timeout\n42["status_update",{"state":"x","reason":"y"}]')
+    world.schedule.down = True
+    world.deliveries.scheduling.look_after()
+    world.clock.advance(1)
+    world.deliveries.scheduling.look_after()
+    world.schedule.down = False
+    world.deliveries.scheduling.look_after()
+    assert statuses(happy) == []
+    world.schedule.down = True
+    for _ in range(5):
+        world.clock.advance(1)
+        world.deliveries.scheduling.look_after()
+    world.schedule.down = False
+    world.deliveries.scheduling.look_after()
+    assert statuses(troubled) == [("x", "y")]
+    assert statuses(happy) == [("delayed", "store_unavailable"), ("live", "")]
