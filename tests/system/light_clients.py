@@ -3,7 +3,7 @@
     python -m tests.system.light_clients --address 127.0.0.1:5000
 
 It is told what to do on stdin and answers each line with one on stdout, JSON objects both. Clients are in groups
-that behave alike; ``light_client.Manner`` says what ``manner`` may contain:
+that behave alike; ``manners.Manner`` says what ``manner`` may contain:
 
     {"open": GROUP, "manner": {…}, "clients": [[user id, token], …], "per_s": 200, "within_s": 30}
         opens them, so many a second (0: all at once); answers when each has come as far as it goes, or in vain
@@ -33,7 +33,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.system.light_client import TEXT, Client, Manner, Seen
+from tests.system.light_client import Client
+from tests.system.manners import TEXT, Manner, Seen
 
 
 class Group:

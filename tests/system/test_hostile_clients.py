@@ -20,7 +20,7 @@ import pytest
 import websocket
 
 from tests.system.herd import Herd, Publishing
-from tests.system.light_client import TEXT, masked
+from tests.system.manners import TEXT, masked
 from tests.system.probes import ProbedStack, footprint, metric, rss_bytes, wait_until_back
 from tests.system.raw_client import RawClient
 
