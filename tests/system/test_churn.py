@@ -21,13 +21,17 @@ PING = (25, 20) if NIGHTLY else (3, 2)
 HALF_OPEN = 1000
 #: The default of MAX_CONNECTIONS_PER_USER.
 MOST_OF_ONE_USER = 20
+#: Few enough that places which are not given back run out while clients come and go.
+MOST_OF_ONE_WORKER = 700
 #: Clients of each way to leave, twelve ways.
 OF_EACH = 500 if NIGHTLY else 170
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProbedStack]:
-    stack = ProbedStack(tmp_path_factory.mktemp("churn"), users=0, push_workers=0, ping=PING).start()
+    environ = {"MAX_CONNECTIONS_PER_PROCESS": str(MOST_OF_ONE_WORKER)}
+    folder = tmp_path_factory.mktemp("churn")
+    stack = ProbedStack(folder, users=0, push_workers=0, ping=PING, environ=environ).start()
     yield stack
     stack.stop()
 
