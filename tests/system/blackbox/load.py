@@ -33,6 +33,7 @@ class Load:
         self._count = dict.fromkeys(users, 0)
         self._order_ids: dict[int, str] = {}
         self._entry_price = Decimal(exchange.market()["marks"][SYMBOL]) - 10
+        self._only: tuple[str, ...] = ()
         self._running = threading.Event()
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
@@ -51,14 +52,17 @@ class Load:
     def change(self, user: int) -> None:
         """One change now."""
         names, weights = zip(*PARTS, strict=True)
-        self._exchange.change(user, **self._parts(user, self._chance.choices(names, weights)[0]))
+        chosen = self._only or self._chance.choices(names, weights)[0]
+        self._exchange.change(user, **self._parts(user, chosen))
 
     def change_everybody(self) -> None:
         """One change of everything of everybody."""
         for user in self._users:
             self._exchange.change(user, **self._parts(user, PARTS[0][0]))
 
-    def start(self) -> None:
+    def start(self, only: Sequence[str] = ()) -> None:
+        """``only``: the parts that change from now on (``wallet``, ``positions``, ``orders``); none named: all."""
+        self._only = tuple(only)
         self._running.set()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
