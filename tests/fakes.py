@@ -11,7 +11,7 @@ from typing import Any
 from pushserver.clock import Clock
 from pushserver.errors import ExchangeError, ExchangeUnavailable
 from pushserver.exchange.port import Answer
-from pushserver.model import Credentials, Secret
+from pushserver.model import Credentials, Freshness, Secret
 
 
 @dataclass
@@ -151,6 +151,7 @@ class FakeCommit:
     result: str
     seq: int
     listeners: int
+    told: Any
 
 
 class FakeStates:
@@ -168,13 +169,14 @@ class FakeStates:
         if self.error is not None:
             raise self.error
         digest, confirmed_ms = self.stored.get((user_id, data_type), ("", 0))
+        told = Freshness(self.statuses.get((user_id, data_type), ("live",))[0])
         if as_of_ms < confirmed_ms:
-            return FakeCommit("stale", len(self.published), 0)
+            return FakeCommit("stale", len(self.published), 0, told)
         self.stored[user_id, data_type] = (update.digest, as_of_ms)
         if digest == update.digest:
-            return FakeCommit("unchanged", len(self.published), 0)
+            return FakeCommit("unchanged", len(self.published), 0, told)
         self.published.append((user_id, data_type, update.head, as_of_ms))
-        return FakeCommit("published", len(self.published), 1)
+        return FakeCommit("published", len(self.published), 1, told)
 
     def set_status(
         self, user_id: int, data_type: Any, state: Any, reason: str, message: str, until_ms: int | None = None

@@ -25,11 +25,13 @@ STATE_TTL_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class CommitResult:
-    """``result``: published, unchanged or stale. ``listeners``: web workers that were sent it."""
+    """``result``: published, unchanged or stale. ``listeners``: web workers that were sent it. ``told``: what phones
+    were told last of the type's freshness."""
 
     result: str
     seq: int
     listeners: int
+    told: Freshness = Freshness.LIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +173,8 @@ def _channels(user_id: int) -> list[str]:
 
 
 def _committed(answer: list[Any]) -> CommitResult:
-    result, seq, listeners = answer
-    return CommitResult(result.decode(), int(seq), listeners)
+    result, seq, listeners, told = answer
+    return CommitResult(result.decode(), int(seq), listeners, Freshness(told.decode()))
 
 
 def _listened(answer: list[Any]) -> frozenset[DataType]:

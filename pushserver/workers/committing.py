@@ -36,6 +36,9 @@ def _commit(state: RoundState, data_type: DataType, update: EncodedUpdate, as_of
         StateCommitted(state.user_id, state.round_id, data_type, done.result, age_s, done.listeners)
     )
     row = state.memo.types[data_type]
+    if row.status != done.told.value:
+        # The memo lacks the last word (a worker died, Redis took no memo): what phones believe must be compared.
+        row.told_ms = 0
     if done.result == "stale":
         row.code, row.retry_ms = ClockSkew.code, state.now_ms() + STALE_AGAIN_MS
     else:

@@ -103,10 +103,10 @@ class Round:
         memo, now_ms = self.state.memo, self.state.now_ms()
         if not 0 < memo.heard_ms <= now_ms:
             memo.heard_ms = now_ms
-        unheard_s = (now_ms - memo.heard_ms) / 1000
-        left_s = GRACE_S - unheard_s
+        left_s = GRACE_S - (now_ms - memo.heard_ms) / 1000
         # While the web workers reconnect to the bus it looks for a moment as if nobody listened.
-        pause_s = min(max(FIRST_IDLE_S, unheard_s / 2), IDLE_S, left_s)
+        pause_s = min(FIRST_IDLE_S * 2 ** min(memo.idle_rounds, 10), IDLE_S, left_s)
+        memo.idle_rounds += 1
         return Ending("idle", None if left_s <= 0 else pause_s)
 
     def _stopped(self) -> Ending:

@@ -66,12 +66,13 @@ class Memo:
     """All that is remembered of one user.
 
     ``recounts``: closed-pnl counts still owed after a change; ``wallet_owed``: a change was seen, but not its wallet.
-    The traces tell whether the account changed: see ``figures``. ``heard_ms``: when anybody last listened.
-    ``late_rounds``: rounds in a row that began far too late.
+    The traces tell whether the account changed: see ``figures``. ``heard_ms``: when anybody last listened;
+    ``idle_rounds``: rounds in a row since, in which nobody did. ``late_rounds``: rounds in a row begun far too late.
     """
 
     key_version: int | None = None
     heard_ms: int = 0
+    idle_rounds: int = 0
     late_rounds: int = 0
     crashes: int = 0
     positions_trace: str | None = None
@@ -128,6 +129,7 @@ class Memo:
         """Remember since when each type is listened to; what nobody cared for was not late."""
         if watched:
             self.heard_ms = now_ms
+            self.idle_rounds = 0
         for data_type, row in self.types.items():
             if data_type not in watched:
                 row.watched_ms = 0

@@ -86,6 +86,19 @@ def test_nobody_listening_costs_no_request_and_ends_in_being_dropped(bench: Benc
     assert bench.schedule.depth() == 0
 
 
+def test_R1_a_moment_in_which_nobody_seems_to_listen_costs_no_more_than_a_moment(bench: Bench) -> None:
+    bench.watch(4)
+    bench.run_for(12)
+    # Redis was away for long, and the web workers come back a little later than the push workers.
+    bench.states.listening.clear()
+    bench.clock.advance(14)
+    bench.run_for(0.6)
+    pushes = bench.exchange.count()
+    bench.states.listening[4] = ALL
+    bench.run_for(1.1)
+    assert bench.exchange.count() > pushes
+
+
 def test_a_returning_phone_is_served_at_once_and_without_extra_requests(bench: Bench) -> None:
     bench.watch(4)
     bench.run_for(12)
@@ -398,7 +411,7 @@ def test_a_status_that_another_worker_overwrote_is_put_right(bench: Bench) -> No
     bench.watch(4)
     bench.run_for(12)
     bench.states.statuses[4, DataType.PNL] = ("delayed", "exchange_unavailable", None)
-    bench.run_for(62)
+    bench.run_for(7)
     assert bench.states.told == [(4, DataType.PNL, "live", "", None)]
 
 
