@@ -18,7 +18,7 @@ from pushserver.bus.ears import Ears
 from pushserver.bus.states import States, StoredState
 from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable
-from pushserver.model import DataType, Freshness
+from pushserver.model import DataType
 from pushserver.observers import BusMessageDropped, Observer, SubscriptionChanged, UpdateEmitted, UpdatesConflated
 from pushserver.web.bus_messages import SEQ_AHEAD, MessageRefused, UpdateMessage, parse_message
 from pushserver.web.outages import Outages
@@ -26,6 +26,7 @@ from pushserver.web.phones import Phone
 from pushserver.web.push_totals import PushTotals
 from pushserver.web.retrying import Retry
 from pushserver.web.scheduling import Schedule, Scheduling
+from pushserver.web.statuses import Statuses
 from pushserver.web.websocket import text_frame
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,8 @@ class Deliveries:
         self._clock = clock
         self._observer = observer
         self._watches: dict[bytes, Watch] = {}
-        outages = Outages(self._watches.values, self._send_status, clock)
+        self._statuses = Statuses(observer)
+        outages = Outages(self._watches.values, self._statuses.send, clock)
         self.scheduling = Scheduling(
             schedule, lambda: (watch.user_id for watch in self._watches.values()), self.reread, outages, clock
         )
@@ -174,7 +176,7 @@ class Deliveries:
                 self._check(watch)
             return
         if not isinstance(message, UpdateMessage):
-            self._send_status(watch.phones, watch.data_type, message.state, message.reason, message.frame)
+            self._statuses.send(watch.phones, watch.data_type, message.state, message.reason, message.frame)
         elif watch.is_addressee(message.frame):
             self._push(watch, message, now_ms)
         else:
@@ -241,7 +243,7 @@ class Deliveries:
         if state.frame is not None:
             self._send_update(phones, data_type, state.seq, state.frame, kind)
         if state.status_frame is not None:
-            self._send_status(phones, data_type, state.status, state.reason, state.status_frame)
+            self._statuses.send(phones, data_type, state.status, state.reason, state.status_frame)
 
     def _send_update(self, phones: Iterable[Phone], data_type: DataType, seq: int, message: bytes, kind: str) -> None:
         frame = text_frame(message)
@@ -256,25 +258,6 @@ class Deliveries:
             self._observer.record(UpdateEmitted(data_type, kind, user_id, sent, len(frame)))
         if conflated:
             self._observer.record(UpdatesConflated(data_type, conflated))
-
-    def _send_status(
-        self, phones: Iterable[Phone], data_type: DataType, state: Freshness, reason: str, message: bytes
-    ) -> None:
-        frame = text_frame(message)
-        for phone in list(phones):
-            told = phone.told.get(data_type, (Freshness.LIVE, ""))
-            if told == (state, reason) or (told[0] is state is Freshness.LIVE):
-                continue
-            phone.told[data_type] = (state, reason)
-            phone.connection.outbox.send(frame)
-            self._observer.record(UpdateEmitted(data_type, "status", phone.user_id, 1, len(frame)))
-            if state is Freshness.STOPPED and phone.told_error != reason:
-                phone.told_error = reason
-                phone.emit_error(
-                    reason, "The exchange account cannot be read; see status_update.", type=data_type.value
-                )
-            elif state is Freshness.LIVE:
-                phone.told_error = ""
 
     def _check(self, watch: Watch) -> None:
         """Read what is stored, at most once at a time, and send it if it is newer."""
