@@ -15,6 +15,7 @@ import click
 
 from bench import fanout, fetching, report
 from bench.command import run_command, tell
+from bench.fanout_plot import draw
 
 
 @click.command()
@@ -34,8 +35,9 @@ def main(
     if quick:
         runs, fetch_users, fetch_seconds = 1, min(fetch_users, 200), min(fetch_seconds, 3)
     if only != "fetch":
-        names = ["project"] if no_peers else list(fanout.TARGETS)
-        results["fanout"] = fanout.measured(fanout.plan(names, quick=quick, runs=runs), tell=tell)
+        parts = ("project", "curve") if no_peers else fanout.PARTS
+        results["fanout"] = fanout.measured(fanout.plan(parts, quick=quick, runs=runs), tell=tell)
+        draw(results["fanout"], output.with_name("fanout.png"))
     if only != "fanout":
         results["fetch"] = fetching.compare(fetch_users, fetch_seconds, runs, not no_peers, tell)
     results["took_s"] = round(time.monotonic() - started_s)

@@ -7,8 +7,10 @@ It is told what to do on stdin and answers on stdout, a JSON object a line:
     {"connect": [[user id, connect packet, subscribe packet], …], "answer": "subscribed"}
         opens them one after another, in turn at the addresses; each has subscribed when this is answered:
         {"connected": 500}
+    {"watch_s": 8}
+        waits so long;
     {"collect": 10000, "patience_s": 10}
-        waits until so many updates have come since the start, or none for so long:
+        waits until so many updates have come since the start, or none for so long. Both answer with
         {"received": …, "fewest": …, "most": … per client, "misdirected": …, "closed": …, "last_at_ms": …,
          "p50_ms": …, "p99_ms": …, "max_ms": … of those that came since the last such answer}
     end of input
@@ -29,7 +31,7 @@ import socket
 import sys
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -130,7 +132,7 @@ class Crowd:
         self._closed = 0
         self._received = 0
         self._last_at_s = time.time()
-        self._target: tuple[int, float] | None = None
+        self._done: Callable[[], bool] | None = None
 
     def run(self) -> None:
         while True:
@@ -140,7 +142,9 @@ class Crowd:
                         return
                 else:
                     self._read(number)
-            self._answer_when_collected()
+            if self._done is not None and self._done():
+                self._done = None
+                self._answer()
 
     def _command(self) -> bool:
         data = os.read(0, 1 << 20)
@@ -157,9 +161,12 @@ class Crowd:
             gc.collect()
             gc.freeze()
             say({"connected": len(self._clients)})
+        elif "watch_s" in command:
+            end_s = time.monotonic() + command["watch_s"]
+            self._done = lambda: time.monotonic() >= end_s
         else:
             self._last_at_s = time.time()
-            self._target = (command["collect"], command["patience_s"])
+            self._done = lambda: self._collected(command["collect"], command["patience_s"])
 
     def _connect(self, user_id: int, connect_packet: str, subscribe_packet: str, answer: str) -> None:
         host = self._hosts[len(self._clients) % len(self._hosts)]
@@ -200,13 +207,10 @@ class Crowd:
         digits = message[start:].rstrip(b"}]").split(b",", 1)[0]
         self._latencies_ms.append(now_s * 1000 - int(digits))
 
-    def _answer_when_collected(self) -> None:
-        if self._target is None:
-            return
-        wanted, patience_s = self._target
-        if self._received < wanted and time.time() - self._last_at_s < patience_s:
-            return
-        self._target = None
+    def _collected(self, updates: int, patience_s: float) -> bool:
+        return self._received >= updates or time.time() - self._last_at_s >= patience_s
+
+    def _answer(self) -> None:
         counts = [client.received for client in self._clients.values()]
         latencies = sorted(self._latencies_ms) or [float("nan")]
         say(

@@ -7,7 +7,7 @@ import select
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,8 +27,12 @@ IDLE_S = 1.0
 TAIL_S = 0.3
 #: Updates that do not come for so long are lost.
 PATIENCE_S = 10.0
+#: The queue of a server that could not keep pace is waited for, but not for ever.
+COLLECT_TIMEOUT_S = 600.0
 #: An update that takes longer than this had a queue before it: its server is saturated.
 SATURATED_AFTER_MS = 500.0
+#: So is one that delivered a smaller part of the rate than this.
+SATURATED_BELOW = 0.95
 
 #: What else is to be done with the web workers during the measuring window: a profile, say.
 Watch = Callable[[Sequence[int]], AbstractContextManager[object]]
@@ -60,8 +64,8 @@ class Load:
 class Run:
     """What one run showed. ``problems`` make it invalid.
 
-    All but ``pushes``, ``expected`` and memory is of the measuring window. ``…_cores`` are CPU seconds a second;
-    ``machine_busy`` is a share of all cores, other programs included.
+    All but ``pushes``, ``expected``, ``published_rate`` and memory is of the measuring window. ``…_cores`` are CPU
+    seconds a second; ``machine_busy`` is a share of all cores, other programs included.
     """
 
     target: str
@@ -135,9 +139,13 @@ class Crowd:
         each = [[user_id, *target.packets(user_id)] for user_id in users]
         return int(self.ask({"connect": each, "answer": "subscribed"}, START_TIMEOUT_S + len(each) / 20)["connected"])
 
-    def collect(self, updates: int, load: Load) -> dict[str, Any]:
-        """Wait until so many updates have come since the start, however slowly, or none for PATIENCE_S."""
-        return self.ask({"collect": updates, "patience_s": PATIENCE_S}, load.published_s * 20 + 60)
+    def watch(self, seconds: float) -> dict[str, Any]:
+        """What the clients see in so many seconds."""
+        return self.ask({"watch_s": seconds}, seconds + 60)
+
+    def collect(self, updates: int) -> dict[str, Any]:
+        """Wait until so many updates have come since the start, or none for PATIENCE_S; what the clients saw."""
+        return self.ask({"collect": updates, "patience_s": PATIENCE_S}, COLLECT_TIMEOUT_S)
 
 
 def measure(target: Target, workers: int, load: Load, watch: Watch = nullcontext) -> Run:
@@ -185,33 +193,41 @@ def _idle_cores(pids: list[int]) -> float:
 def _publish(
     run: Run, crowd: Crowd, target: Target, pids: list[int], load: Load, redis_url: str, folder: Path, watch: Watch
 ) -> None:
-    """Publish and measure a window of so many received updates; when servers keep pace it is ``load.seconds`` long."""
-    warm = round(load.rate * load.warm_up_s) * load.devices
-    wanted = round(load.rate * load.seconds) * load.devices
+    """Publish, and measure a window of it; for a saturated server the window ends when its queue is empty.
+
+    What such a server has worked for by the end of the publishing, and what it has sent by then, are far apart.
+    """
     with running(target.publisher(redis_url, load.clients, load.rate, load.published_s, folder)) as publisher:
 
         def usage() -> Usage:
-            everybody = cpu_s(pids), cpu_s([crowd.process.pid]), cpu_s([publisher.pid]), valkey_cpu_s(redis_url)
-            return Usage(time.monotonic(), *everybody)
+            publisher_s = cpu_s([publisher.pid]) if publisher.alive else 0.0
+            return Usage(
+                time.monotonic(), cpu_s(pids), cpu_s([crowd.process.pid]), publisher_s, valkey_cpu_s(redis_url)
+            )
 
-        warmed = crowd.collect(warm, load)
+        crowd.collect(1)
+        warmed = crowd.watch(load.warm_up_s)
         with watch(pids):
             psutil.cpu_percent()
             before = usage()
-            seen = crowd.collect(warmed["received"] + wanted, load)
+            seen = crowd.watch(load.seconds)
             after = usage()
             run.machine_busy = psutil.cpu_percent() / 100
-        _take(run, seen, seen["received"] - warmed["received"], before, after)
+        _take(run, seen["received"] - warmed["received"], before, after)
+        run.p50_ms, run.p99_ms, run.max_ms = seen["p50_ms"], seen["p99_ms"], seen["max_ms"]
         publisher.popen.wait(load.published_s * 5 + 30)
         counts = _counts(publisher.log_path.read_text(errors="replace"))
     run.published_rate = counts["published"] / (counts["elapsed_ms"] / 1000)
     run.expected = counts["published"] * load.devices
-    total = crowd.collect(run.expected, load)
+    total = crowd.collect(run.expected)
     run.pushes = total["received"]
+    run.saturated = run.p99_ms > SATURATED_AFTER_MS or run.delivered_rate < load.rate * load.devices * SATURATED_BELOW
+    if run.saturated:
+        _take(run, run.pushes - warmed["received"], before, replace(usage(), publisher=after.publisher))
     run.problems += _problems(total, counts, load)
 
 
-def _take(run: Run, seen: dict[str, Any], pushes: int, before: Usage, after: Usage) -> None:
+def _take(run: Run, pushes: int, before: Usage, after: Usage) -> None:
     elapsed_s = after.at_s - before.at_s
     run.cpu_us_per_push = (after.server - before.server) / max(1, pushes) * 1e6
     run.delivered_rate = pushes / elapsed_s
@@ -219,8 +235,6 @@ def _take(run: Run, seen: dict[str, Any], pushes: int, before: Usage, after: Usa
     run.clients_cores = (after.clients - before.clients) / elapsed_s
     run.publisher_cores = (after.publisher - before.publisher) / elapsed_s
     run.valkey_cores = (after.valkey - before.valkey) / elapsed_s
-    run.p50_ms, run.p99_ms, run.max_ms = seen["p50_ms"], seen["p99_ms"], seen["max_ms"]
-    run.saturated = run.p99_ms > SATURATED_AFTER_MS
 
 
 def _problems(seen: dict[str, Any], counts: dict[str, int], load: Load) -> list[str]:

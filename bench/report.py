@@ -100,8 +100,14 @@ def _fanout(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
         (who, "publish to client, p99", _figure(summary["p99_ms"], "ms", 1)),
         (who, "memory (PSS) per connection", _figure(summary["connection_pss_kb"], "KB", 1)),
         (who, "pushes a second", _figure(summary["delivered_rate"], "", 0)),
+        (who, "cores: web, clients, publisher, Valkey", _cores(summary)),
         (who, "delivered, all runs", f"{summary['pushes']} of {summary['expected']}"),
     ]
+
+
+def _cores(summary: dict[str, Any]) -> str:
+    parts = [summary[f"{part}_cores"] for part in ("server", "clients", "publisher", "valkey")]
+    return ", ".join(_figure(part, "", 2) for part in parts)
 
 
 def _fetch(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -156,6 +162,12 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
         if number == 0:
             yield "  ".join("-" * width for width in widths)
         above = row
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What an earlier benchmark wrote there; nothing if there was none."""
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return results
 
 
 def write(results: dict[str, Any], path: Path) -> None:

@@ -49,6 +49,16 @@ def test_a_high_rate_goes_out_in_batches_of_what_fell_due_within_a_tick():
     assert sleeper.sleeps <= 1.01 / TICK_S
 
 
+def test_batches_are_even_although_sending_one_takes_part_of_the_tick():
+    sleeper = Sleeper()
+    sizes = []
+    for batch in batches(4000, 1, sleeper.sleep, lambda: sleeper.now_s):
+        sizes.append(len(batch))
+        sleeper.now_s += 0.4 * TICK_S
+    assert set(sizes[1:-1]) <= {3, 4, 5}
+    assert len(sizes) == pytest.approx(1 / TICK_S, rel=0.01)
+
+
 def test_a_slow_rate_is_never_ahead_of_its_time():
     sleeper = Sleeper()
     for number, _ in enumerate(batches(10, 1, sleeper.sleep, lambda: sleeper.now_s)):
