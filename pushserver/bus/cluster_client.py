@@ -55,12 +55,12 @@ class ClusterClient(_Commands):
             except _UNREACHABLE:
                 if not self._replaced(slot, node) or attempt == MAX_ATTEMPTS:
                     raise
-            except AskError as ask:
-                return self._asking(Node(ask.host, int(ask.port)), args, options)
-            except MovedError as moved:
+            except MovedError as moved:  # to the library a kind of AskError
                 if attempt == MAX_ATTEMPTS:
                     raise
                 self.topology.moved(slot, Node(moved.host or node.host, int(moved.port)))
+            except AskError as ask:
+                return self._asking(Node(ask.host or node.host, int(ask.port)), args, options)
             except (TryAgainError, ClusterDownError):
                 if attempt == MAX_ATTEMPTS:
                     raise

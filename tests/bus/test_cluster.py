@@ -108,6 +108,7 @@ def test_a_moved_slot_is_followed_alone_and_in_a_pipeline(cluster: Cluster, clie
     new = move_slot(cluster, "push:{77}:x")
     client.set("push:{77}:x", b"after")
     assert new.client.get("push:{77}:x") == "after"
+    assert client.topology.owner(slot_of("push:{77}:x")) == Node("127.0.0.1", new.port)
 
     fresh = connect(Secret(cluster.url))
     fresh.get("push:{78}:x")
