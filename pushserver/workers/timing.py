@@ -23,7 +23,7 @@ NEEDS: Mapping[DataType, tuple[Resource, ...]] = {
 RECOUNT_S = 120.0
 #: Nobody listens: how long the user stays in the schedule, and how often it is looked at meanwhile; soon at first.
 GRACE_S = 30.0
-IDLE_S = 5.0
+IDLE_S = 2.0
 FIRST_IDLE_S = 0.5
 #: A type that is older than its interval and this much is late, and its phones are told.
 LATE_AFTER_S = 1.5
