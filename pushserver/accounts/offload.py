@@ -5,6 +5,9 @@ Works in patched and in unpatched processes; one instance serves all greenlets o
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -19,14 +22,16 @@ T = TypeVar("T")
 class Offload:
     """``threads`` calls at a time, at most ``queue_size`` waiting, each answered within ``limit_s`` seconds.
 
-    The threads start with the first call, never before a fork.
+    The threads start with the first call, never before a fork. ``niceness`` makes them yield to the event loop where
+    threads have a priority of their own (Linux): for work that computes.
     """
 
-    def __init__(self, name: str, *, threads: int, queue_size: int, limit_s: float) -> None:
+    def __init__(self, name: str, *, threads: int, queue_size: int, limit_s: float, niceness: int = 0) -> None:
         self._name = name
         self._threads = threads
         self._queue_size = queue_size
         self._limit_s = limit_s
+        self._niceness = niceness if sys.platform == "linux" else 0
         self._pool: Any = None
         self._pending = 0
 
@@ -47,7 +52,7 @@ class Offload:
         self._pending += 1
         try:
             with gevent.Timeout(limit, _GaveUp):
-                outcome, error = self._pool.spawn(_outcome, work).get()
+                outcome, error = self._pool.spawn(_outcome, work, self._niceness).get()
         except _GaveUp:
             raise StoreUnavailable(f"the {self._name} did not answer within {limit:g} s") from None
         finally:
@@ -68,7 +73,9 @@ class _GaveUp(BaseException):
     """Ours alone, so that a timeout of the caller's own is not mistaken for this one."""
 
 
-def _outcome(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
+def _outcome(work: Callable[[], T], niceness: int) -> tuple[T | None, Exception | None]:
+    if niceness:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
     # The error travels as a value: gevent would print the traceback of one raised in a thread.
     try:
         return work(), None

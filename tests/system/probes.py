@@ -132,7 +132,7 @@ def metric(stack: Stack, name: str, **labels: str) -> float:
 def stalls(stack: Stack, longer_than_s: float) -> int:
     """How often an event loop was later than that since the start; a bucket bound of the histogram."""
     page = _metrics_page(stack)
-    within = _series(page, "push_loop_lag_seconds_bucket", {"le": str(longer_than_s)})
+    within = _series(page, "push_loop_lag_seconds_bucket", {"le": str(float(longer_than_s))})
     return int(_series(page, "push_loop_lag_seconds_count", {}) - within)
 
 
