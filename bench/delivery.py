@@ -21,8 +21,13 @@ from bench.valkey import valkey, valkey_cpu_s
 START_TIMEOUT_S = 60.0
 #: Clients per worker that connect before memory is measured: the first ones pay for what is loaded once.
 FIRST_CLIENTS = 40
-#: How long the servers are watched doing nothing, with all clients connected; garbage of connecting is gone after it.
+#: How long the servers are watched doing nothing, with all clients connected.
 IDLE_S = 1.0
+#: Memory counts once it changed by less than this share so many times in a row, looked at so often, so many times.
+STEADY_SHARE = 0.002
+STEADY_LOOKS = 3
+LOOK_INTERVAL_S = 0.5
+MOST_LOOKS = 16
 #: Publishing goes on for so long after the measuring window, so that the window ends under full load.
 TAIL_S = 0.3
 #: Updates that do not come for so long are lost.
@@ -171,17 +176,30 @@ def measure(target: Target, workers: int, load: Load, watch: Watch = nullcontext
 def _connect(run: Run, crowd: Crowd, target: Target, pids: list[int], load: Load, ports: Sequence[int]) -> None:
     users = [number % load.clients + 1 for number in range(load.clients * load.devices)]
     first_users = min(FIRST_CLIENTS * len(pids), len(users) // 2)
-    pss_empty = pss_bytes(pids)
+    pss_empty = _settled_pss(pids)
     first = crowd.connect(target, users[:first_users])
-    pss_first = pss_bytes(pids)
+    pss_first = _settled_pss(pids)
     connected = crowd.connect(target, users[first_users:])
     if connected != len(users):
         run.problems.append(f"{connected} of {len(users)} clients connected")
     run.idle_cores = _idle_cores(pids)
-    pss_all = pss_bytes(pids)
+    pss_all = _settled_pss(pids)
     run.connection_pss_kb = (pss_all - pss_first) / max(1, connected - first) / 1024
     run.connection_pss_with_first_kb = (pss_all - pss_empty) / max(1, connected) / 1024
     run.connections_per_worker = [connections(pid, ports) for pid in pids]
+
+
+def _settled_pss(pids: list[int]) -> int:
+    """PSS once it no longer moves: what starting and connecting needed for a moment is given back some time later."""
+    last, steady = pss_bytes(pids), 0
+    for _ in range(MOST_LOOKS):
+        time.sleep(LOOK_INTERVAL_S)
+        now = pss_bytes(pids)
+        steady = steady + 1 if abs(now - last) <= last * STEADY_SHARE else 0
+        last = now
+        if steady == STEADY_LOOKS:
+            break
+    return last
 
 
 def _idle_cores(pids: list[int]) -> float:

@@ -99,6 +99,7 @@ def _fanout(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
         (who, "publish to client, p50", _figure(summary["p50_ms"], "ms", 1)),
         (who, "publish to client, p99", _figure(summary["p99_ms"], "ms", 1)),
         (who, "memory (PSS) per connection", _figure(summary["connection_pss_kb"], "KB", 1)),
+        (who, "… the first ones included", _figure(summary["connection_pss_with_first_kb"], "KB", 1)),
         (who, "pushes a second", _figure(summary["delivered_rate"], "", 0)),
         (who, "cores: web, clients, publisher, Valkey", _cores(summary)),
         (who, "delivered, all runs", f"{summary['pushes']} of {summary['expected']}"),
