@@ -173,6 +173,7 @@ def test_a_web_worker_can_do_all_it_does(server: Server) -> None:
     assert states.read([(user_id, DataType.PNL)])[0].seq == 0
     states.raise_floor(user_id, DataType.PNL, clock.wall_ms())
     schedule.ensure([user_id])
+    assert not schedule.emptied()
     schedule.wake([user_id])
     assert schedule.next_due_ms(user_id) is not None
     limits, subjects = LoginLimits(client), address_subjects("192.0.2.7")

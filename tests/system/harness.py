@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -209,6 +210,15 @@ class Stack:
         process = Process(name, command, self.environ, self.folder)
         self.processes.append(process)
         return process
+
+
+def status_of(url: str) -> int:
+    """The HTTP status that answers; OSError when nobody does."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def _answers(url: str) -> bool:

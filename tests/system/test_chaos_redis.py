@@ -25,10 +25,9 @@ import redis
 from tests.conftest import require
 from tests.ports import free_ports
 from tests.system.blackbox import TYPES, ChaosRun, count
-from tests.system.harness import Stack, wait_until
+from tests.system.harness import Stack, status_of, wait_until
 from tests.system.proxy import Direction, Link, Proxy
 from tests.system.redis_servers import Server, valkey_binary
-from tests.system.test_redis_loss import status_of
 
 pytestmark = pytest.mark.system
 

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.system.blackbox import ChaosRun
-from tests.system.harness import Stack, wait_until
+from tests.system.harness import Stack, status_of, wait_until
 from tests.system.redis_servers import DOWN_AFTER_MS, Cluster, SentinelTrio, redis_binary, valkey_binary
-from tests.system.test_redis_loss import status_of
 
 pytestmark = pytest.mark.system
 
