@@ -7,6 +7,7 @@ scripts may touch them together.
 from __future__ import annotations
 
 import hashlib
+import secrets
 
 from pushserver.model import DataType
 
@@ -74,3 +75,8 @@ def pause(egress_id: str) -> str:
 def pause_probe(egress_id: str) -> str:
     """Exists while one process probes whether the pause is over."""
     return f"push:{{egress-{egress_id}}}:probe"
+
+
+def new_canary_channel() -> bytes:
+    """A sharded channel that only its listener knows."""
+    return f"push:canary:{secrets.token_hex(8)}".encode()

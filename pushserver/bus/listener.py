@@ -8,7 +8,6 @@ deafness, and after every (re)connect tells its owner to read again whatever it 
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -35,16 +34,12 @@ CATCH_UP_S = 0.1
 BATCH = 500
 
 
-def new_canary_channel() -> bytes:
-    return f"push:canary:{secrets.token_hex(8)}".encode()
-
-
 class SubscriptionRefused(ConnectionError):
     """By Redis; the text names its error code, such as NOPERM or MOVED."""
 
 
 class Listener:
-    """Receives channel messages and hands them to its owner, in order, in one greenlet.
+    """Receives channel messages and hands them to its owner, in order.
 
     ``on_message(channel, payload)`` must not block. ``on_restored()`` is called in a greenlet of its own after
     every connect, once all wanted channels are confirmed, and when a channel was confirmed after its subscriber had
@@ -68,7 +63,7 @@ class Listener:
         self._observer = observer
         self._on_message = on_message
         self._on_restored = on_restored
-        self._canary_channel = canary_channel or new_canary_channel()
+        self._canary_channel = canary_channel or keys.new_canary_channel()
         self._plain_channels = plain_channels
         self._attempt = 0
         self._late: set[bytes] = set()

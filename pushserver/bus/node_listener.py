@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from pushserver.bus.listener import BATCH, Listener, new_canary_channel
+from pushserver.bus.keys import new_canary_channel
+from pushserver.bus.listener import BATCH, Listener
 from pushserver.bus.topology import slot_of
 from pushserver.clock import Clock
 from pushserver.observers import Observer
