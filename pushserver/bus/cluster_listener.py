@@ -154,6 +154,9 @@ class ClusterListener:
         moves: dict[Node, list[bytes]] = defaultdict(list)
         for channel, home in self._homes.items():
             owner = self._topology.owner(slot_of(channel))
+            if owner not in self._links:
+                # It became one a moment ago, by MOVED; the next look gives it a link, and the channel a home.
+                owner = None
             if owner != home or channel in self._strays:
                 link = self._link_of(home)
                 if link is not None:

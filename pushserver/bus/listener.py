@@ -150,6 +150,8 @@ class Listener:
         """Send without waiting for the answer; a failure shows in the reading greenlet, which reconnects."""
         try:
             with self._send_lock:
+                if self._connection._sock is None:
+                    raise ConnectionError("gone: the library would connect anew, without what was subscribed")
                 commands = [(command, *batch) for batch in self._batches(channels)]
                 self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
         except REDIS_FAILURES:

@@ -85,6 +85,9 @@ class NodeListener(Listener):
         by_slot: dict[int, list[bytes]] = defaultdict(list)
         for channel in channels:
             by_slot[slot_of(channel)].append(channel)
+        if self._canary_channel in channels:
+            # Its confirmation means that all the others are confirmed, so its slot goes last.
+            by_slot[self.canary_slot] = by_slot.pop(self.canary_slot)
         return (batch[at : at + BATCH] for batch in by_slot.values() for at in range(0, len(batch), BATCH))
 
 

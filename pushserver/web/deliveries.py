@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import gevent
 
@@ -20,13 +19,14 @@ from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable
 from pushserver.model import DataType
 from pushserver.observers import BusMessageDropped, Observer, SubscriptionChanged, UpdateEmitted, UpdatesConflated
-from pushserver.web.bus_messages import SEQ_AHEAD, MessageRefused, UpdateMessage, parse_message
+from pushserver.web.bus_messages import SEQ_AHEAD, MessageRefused, StatusMessage, UpdateMessage, parse_message
 from pushserver.web.outages import Outages
 from pushserver.web.phones import Phone
 from pushserver.web.push_totals import PushTotals
 from pushserver.web.retrying import Retry
 from pushserver.web.scheduling import Schedule, Scheduling
 from pushserver.web.statuses import Statuses
+from pushserver.web.watches import Watch
 from pushserver.web.websocket import text_frame
 
 logger = logging.getLogger(__name__)
@@ -34,32 +34,7 @@ logger = logging.getLogger(__name__)
 #: How long a subscriber waits for its channels; later they still come, through the re-read.
 SUBSCRIBE_TIMEOUT_S = 2.0
 REREAD_BATCH = 500
-#: ``"user_id":…,"seq":…,"as_of":…}]`` with the longest numbers.
-FRAME_END_BYTES = 96
 MISADDRESSED = "misaddressed"
-
-
-@dataclass(slots=True)
-class Watch:
-    """One user's type on this worker. ``joining``: phones whose channel is not confirmed yet."""
-
-    user_id: int
-    data_type: DataType
-    phones: set[Phone] = field(default_factory=set)
-    joining: int = 0
-    repairing: bool = False
-    #: How an update's frame begins, and what it says near its end of whose it is.
-    opening: bytes = field(init=False)
-    address: bytes = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.opening = b'42["' + self.data_type.value.encode() + b'_update"'
-        self.address = b'"user_id":%d,' % self.user_id
-
-    def is_addressee(self, frame: bytes) -> bool:
-        """Costs next to nothing; a frame that names nobody is taken."""
-        named_at = frame.rfind(b'"user_id":', -FRAME_END_BYTES)
-        return frame.startswith(self.opening) and (named_at < 0 or frame.startswith(self.address, named_at))
 
 
 class Deliveries:
@@ -77,8 +52,8 @@ class Deliveries:
         self.scheduling = Scheduling(
             schedule, lambda: (watch.user_id for watch in self._watches.values()), self.reread, outages, clock
         )
-        #: What could not be read when a phone wanted it, and the ``seq`` it said it has (None: whatever is newer).
-        self._owed: dict[Phone, dict[DataType, int | None]] = {}
+        #: What could not be read when a phone wanted it, and the ``seq`` it said it has, and whether it asked again.
+        self._owed: dict[Phone, dict[DataType, tuple[int | None, bool]]] = {}
         self._pay = Retry(self._pay_owed)
         self._reread_again = Retry(self._try_reread)
         self.totals = PushTotals(observer)
@@ -118,31 +93,37 @@ class Deliveries:
             self._observer.record(SubscriptionChanged(data_type, -1))
 
     def send_stored(
-        self, phone: Phone, data_types: Sequence[DataType], since: Mapping[DataType, int] | None = None
+        self,
+        phone: Phone,
+        data_types: Sequence[DataType],
+        since: Mapping[DataType, int] | None = None,
+        again: bool = False,
     ) -> None:
-        """Send the newest known state of each type: what is newer than the phone has, or than ``since`` says.
+        """Send the newest known state of each type, unless it is what the phone has, by ``since``.
 
-        While Redis does not answer, it is tried again in the background until it does.
+        ``again``: it is asked for, so it is sent even if this connection was sent it before. While Redis does not
+        answer, it is tried again in the background until it does.
         """
-        if not self._try_send_stored(phone, data_types, since):
-            owed = self._owed.setdefault(phone, {})
-            owed.update({data_type: None if since is None else since.get(data_type, 0) for data_type in data_types})
+        since = since or {}
+        if not self._try_send_stored(phone, data_types, since, again):
+            self._owed.setdefault(phone, {}).update({each: (since.get(each), again) for each in data_types})
             self._pay.ask()
 
     def _pay_owed(self) -> bool:
         while self._owed:
             phone = next(iter(self._owed))
             owed = dict(self._owed[phone])
-            since = {data_type: seq for data_type, seq in owed.items() if seq is not None}
-            unseen = [data_type for data_type in owed if data_type not in since]
-            if not self._try_send_stored(phone, unseen, None) or not self._try_send_stored(phone, list(since), since):
-                return False
+            for again in (False, True):
+                since = {each: seq for each, (seq, _) in owed.items() if seq is not None}
+                wanted = [each for each, (_, asked_again) in owed.items() if asked_again is again]
+                if not self._try_send_stored(phone, wanted, since, again):
+                    return False
             if self._owed[phone] == owed:  # else more was wanted while this was read
                 del self._owed[phone]
         return True
 
     def _try_send_stored(
-        self, phone: Phone, data_types: Sequence[DataType], since: Mapping[DataType, int] | None
+        self, phone: Phone, data_types: Sequence[DataType], since: Mapping[DataType, int], again: bool
     ) -> bool:
         data_types = [data_type for data_type in data_types if data_type in phone.subscribed]
         if not data_types or phone.gone:
@@ -154,11 +135,11 @@ class Deliveries:
         for data_type, state in zip(data_types, stored, strict=True):
             if data_type not in phone.subscribed:
                 continue
-            if since is not None and since.get(data_type) == state.seq:
+            if since.get(data_type) == state.seq:
                 phone.delivered[data_type] = max(phone.delivered[data_type], state.seq)
-            elif since is not None and state.seq >= phone.delivered[data_type]:
+            elif again and state.seq >= phone.delivered[data_type]:
                 phone.delivered[data_type] = state.seq - 1
-            self._send_state([phone], data_type, state, "snapshot" if since is None else "resync")
+            self._send_state([phone], data_type, state, "resync" if again else "snapshot")
         return True
 
     def on_message(self, channel: bytes, payload: bytes) -> None:
@@ -175,10 +156,10 @@ class Deliveries:
                 # Forged, or Redis's clock is far ahead of ours: what is stored tells which.
                 self._check(watch)
             return
-        if not isinstance(message, UpdateMessage):
-            self._statuses.send(watch.phones, watch.data_type, message.state, message.reason, message.frame)
-        elif watch.is_addressee(message.frame):
+        if type(message) is UpdateMessage and watch.is_addressee(message.frame):
             self._push(watch, message, now_ms)
+        elif type(message) is StatusMessage and message.frame.startswith(watch.status_opening):
+            self._statuses.send(watch.phones, watch.data_type, message.state, message.reason, message.frame)
         else:
             self._observer.record(BusMessageDropped(MISADDRESSED))
 

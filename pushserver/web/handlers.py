@@ -126,7 +126,7 @@ class Handlers:
         since = request.since or dict.fromkeys(DataType, 0)
         wanted = [data_type for data_type in DataType if data_type in phone.subscribed and data_type in since]
         answer = {"types": [data_type.value for data_type in wanted]}
-        return answer, lambda: self._deliveries.send_stored(phone, wanted, since)
+        return answer, lambda: self._deliveries.send_stored(phone, wanted, since, again=True)
 
     def whoami(self, phone: Phone, _arguments: Sequence[Any]) -> Answer:
         types = [data_type for data_type in DataType if data_type in phone.subscribed]

@@ -10,7 +10,6 @@ import _socket
 import base64
 import binascii
 import logging
-import os
 import socket
 from collections.abc import Callable, Mapping
 from io import BytesIO
@@ -212,12 +211,14 @@ class RequestHandler(WebSocketHandler):
 
         So the greenlet, buffers and request of the handshake end with the handshake.
         """
-        client = _socket.socket(fileno=os.dup(self.socket.fileno()))
-        client.setblocking(False)
         self.socket.settimeout(0)
         already_read = self.rfile.peek()
         self.rfile.close()
         self.server.take_over(self.socket)
+        # The same descriptor, not a copy: closing the original would leave a dead number in the event loop's epoll
+        # set, and the loop builds the whole set anew when such a number stirs.
+        client = _socket.socket(fileno=self.socket.detach())
+        client.setblocking(False)
         self.socket = None
         server, admitted = self.server, self._admitted
         admission: Any = self._extensions.get("admission")

@@ -12,7 +12,6 @@ from typing import Any
 
 import gevent
 from gunicorn.http.wsgi import base_environ
-from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import VERSION
 
 from pushserver.clock import Clock, SystemClock
@@ -54,10 +53,9 @@ def serve(worker: Any) -> None:
 def _server(worker: Any, listener: Any, turns: Turns, clock: Clock) -> AcceptingServer:
     listener.setblocking(1)
     environ = base_environ(worker.cfg) | {"wsgi.multithread": True, "SERVER_SOFTWARE": VERSION}
-    tls = {"ssl_context": ssl_context(worker.cfg)} if worker.cfg.is_ssl else {}
     return AcceptingServer(
         listener, turns, clock, application=worker.wsgi, spawn=gevent.pool.Pool(worker.worker_connections),
-        log=worker.log, handler_class=RequestHandler, environ=environ, **tls,
+        log=worker.log, handler_class=RequestHandler, environ=environ,
     )  # fmt: skip
 
 

@@ -170,6 +170,7 @@ class SignIn:
         budget = EventBudget(self._limits.event_burst, self._limits.event_rate, now_s)
         phone = Phone(sid, connection, claims, now_s, budget)
         connection.phone = phone
+        connection.look_again_s = 0.0  # its token may expire before it would be looked at
         self.by_user.setdefault(claims.user_id, set()).add(phone)
         return phone
 

@@ -22,6 +22,7 @@ from pushserver.web.websocket import text_frame
 
 PNL, ORDERS = DataType.PNL, DataType.ORDERS
 CHANNEL = b"push:{4}:pnl"
+UPDATE = b'42["pnl_update",{"user_id":4,"seq":1}]'
 
 
 class Outbox:
@@ -120,7 +121,7 @@ class World:
             self.deliveries.subscribe(phone, types)
         return phone
 
-    def publish(self, seq: int, body: bytes = b'42["pnl_update"]', channel: bytes = CHANNEL) -> None:
+    def publish(self, seq: int, body: bytes = UPDATE, channel: bytes = CHANNEL) -> None:
         self.deliveries.on_message(channel, b"u %d %d\n%s" % (seq, self.clock.wall_ms(), body))
 
     def store(self, seq: int, body: bytes = b'42["stored"]', data_type: DataType = PNL, **more: Any) -> None:
@@ -159,7 +160,7 @@ def test_a_push_goes_once_to_each_phone_of_its_user_and_type_only(world: World) 
     )  # fmt: skip
     world.publish(7)
     world.publish(7)
-    assert [frames(phone) for phone in (first, second)] == [framed(b'42["pnl_update"]')] * 2
+    assert [frames(phone) for phone in (first, second)] == [framed(UPDATE)] * 2
     assert frames(orders_only) == frames(stranger) == []
 
 
@@ -203,7 +204,7 @@ def test_the_stored_state_is_sent_unless_something_newer_came_while_it_was_read(
     world.store(6, b'42["older"]')
     world.states.while_reading = lambda: world.publish(9)
     world.deliveries.send_stored(phone, [PNL])
-    assert frames(phone) == framed(b'42["stored"]', b'42["pnl_update"]')
+    assert frames(phone) == framed(b'42["stored"]', UPDATE)
 
 
 def test_a_type_left_while_its_state_was_read_is_not_sent(world: World) -> None:
@@ -219,7 +220,7 @@ def test_a_resync_sends_what_is_not_what_the_phone_has(world: World, since: int,
     phone = world.phone(4, PNL)
     world.store(5)
     world.deliveries.send_stored(phone, [PNL])
-    world.deliveries.send_stored(phone, [PNL], {PNL: since})
+    world.deliveries.send_stored(phone, [PNL], {PNL: since}, again=True)
     assert len(frames(phone)) == 1 + sent
 
 
@@ -247,8 +248,8 @@ def test_a_resync_that_cannot_be_read_is_owed_with_what_the_phone_has(world: Wor
     for phone in (current, behind):
         world.deliveries.send_stored(phone, [PNL])
     world.states.down = True
-    world.deliveries.send_stored(current, [PNL], {PNL: 5})
-    world.deliveries.send_stored(behind, [PNL], {PNL: 3})
+    world.deliveries.send_stored(current, [PNL], {PNL: 5}, again=True)
+    world.deliveries.send_stored(behind, [PNL], {PNL: 3}, again=True)
     world.states.down = False
     settle(lambda: len(frames(behind)) == 2)
     gevent.sleep(0.01)
@@ -261,8 +262,8 @@ def test_R4_after_the_bus_was_lost_phones_get_what_is_newer_and_the_schedule_its
     behind.delivered[PNL] = 3
     world.store(5)
     world.deliveries.reread()
-    assert frames(behind) == framed(b'42["pnl_update"]', b'42["stored"]')
-    assert frames(current) == framed(b'42["pnl_update"]')
+    assert frames(behind) == framed(UPDATE, b'42["stored"]')
+    assert frames(current) == framed(UPDATE)
     assert world.schedule.ensured == [[4]]
 
 
@@ -349,10 +350,11 @@ def test_R12_an_update_of_another_user_or_type_reaches_nobody(world: World, fram
 
 def test_a_status_is_told_once_and_live_only_to_who_heard_otherwise(world: World) -> None:
     phone = world.phone(4, PNL)
-    live, delayed = b's live \n42["status_update",1]', b's delayed exchange_timeout\n42["status_update",2]'
+    live = b's live \n42["status_update",{"type":"pnl",1}]'
+    delayed = b's delayed exchange_timeout\n42["status_update",{"type":"pnl",2}]'
     for payload in (live, delayed, delayed, live, live):
         world.deliveries.on_message(CHANNEL, payload)
-    assert frames(phone) == framed(b'42["status_update",2]', b'42["status_update",1]')
+    assert frames(phone) == framed(delayed.partition(b"\n")[2], live.partition(b"\n")[2])
 
 
 def test_a_stored_trouble_is_told_with_the_snapshot_and_stopped_also_as_an_error(world: World) -> None:
@@ -411,7 +413,9 @@ def test_R8_phones_are_told_that_redis_takes_nothing_and_that_it_does_again(worl
 
 def test_an_outage_hides_no_other_trouble_and_a_short_one_is_not_worth_a_word(world: World) -> None:
     troubled, happy = world.phone(4, PNL), world.phone(5, PNL)
-    world.deliveries.on_message(CHANNEL, b's delayed exchange_timeout\n42["status_update",{"state":"x","reason":"y"}]')
+    world.deliveries.on_message(
+        CHANNEL, b's delayed exchange_timeout\n42["status_update",{"type":"pnl","state":"x","reason":"y"}]'
+    )
     world.schedule.down = True
     world.deliveries.scheduling.look_after()
     world.clock.advance(1)
@@ -427,3 +431,28 @@ def test_an_outage_hides_no_other_trouble_and_a_short_one_is_not_worth_a_word(wo
     world.deliveries.scheduling.look_after()
     assert statuses(troubled) == [("x", "y")]
     assert statuses(happy) == [("delayed", "store_unavailable"), ("live", "")]
+
+
+def test_G6_a_returning_phone_is_not_sent_again_what_came_while_its_state_was_read(world: World) -> None:
+    phone = world.phone(4, PNL)
+    world.store(7)
+    world.states.while_reading = lambda: world.publish(7)
+    world.deliveries.send_stored(phone, [PNL], {PNL: 3})
+    assert frames(phone) == framed(UPDATE)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b's delayed x\n42["pnl_update",{"user_id":5,"seq":1}]',
+        b's delayed x\n42["status_update",{"type":"orders","state":"delayed"}]',
+        b'u 7 1\n42["pnl_update",{"user_id":5,' + 100 * b" " + b'"seq":1}]',
+        b'u 7 1\n42["pnl_update",{"user_id":44,"seq":1}]',
+        b'u 7 1\n42["orders_update",{"user_id":4,"seq":1}]',
+    ],
+)
+def test_G02_R12_what_is_meant_for_others_reaches_nobody(world: World, payload: bytes) -> None:
+    phone = world.phone(4, PNL)
+    world.deliveries.on_message(CHANNEL, payload)
+    assert frames(phone) == []
+    assert BusMessageDropped("misaddressed") in world.heard.records
