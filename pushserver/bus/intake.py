@@ -23,8 +23,9 @@ from pushserver.clock import Clock
 READ_BYTES = 65_536
 #: Reads in a row before others get a turn.
 MAX_READS = 8
-#: While messages come faster than this they are collected for so long.
-COLLECT_S = 0.006
+#: While messages come faster than this they are collected for so long; for a shorter time when even that makes many.
+COLLECT_S = 0.007
+COLLECT_MANY_S, MANY = 0.004, 12
 
 _READABLE = 1
 _NOTHING_YET = (BlockingIOError, InterruptedError, ssl.SSLWantReadError)
@@ -58,9 +59,10 @@ class Intake:
         self._read_at_s = clock.monotonic_s()
         loop = gevent.get_hub().loop
         self._readable = loop.io(self._socket.fileno(), _READABLE)
-        self._collected = loop.timer(COLLECT_S, COLLECT_S)
+        self._few, self._many = (loop.timer(each_s, each_s) for each_s in (COLLECT_S, COLLECT_MANY_S))
+        self._timer = self._few
         # The first turn comes by itself: a TLS layer may hold bytes that the socket does not show any more.
-        self._collected.again(self._after_collecting)
+        self._timer.again(self._after_collecting)
 
     def next_reply(self) -> Any:
         """The next reply that is not a message of a wanted channel; waits for it.
@@ -83,7 +85,7 @@ class Intake:
     def _end(self, error: Exception) -> None:
         if self._error is None:
             self._error = error
-            for watcher in (self._readable, self._collected):
+            for watcher in (self._readable, self._few, self._many):
                 watcher.stop()
                 watcher.close()
             self._socket.close()
@@ -92,12 +94,19 @@ class Intake:
     def _when_readable(self) -> None:
         if self._take():
             self._readable.stop()
-            self._collected.again(self._after_collecting)
+            self._timer.again(self._after_collecting)
 
     def _after_collecting(self) -> None:
-        if not self._take() and self._error is None:
-            self._collected.stop()
+        timer = self._timer
+        more = self._take()
+        if self._error is not None:
+            return
+        if not more:
+            timer.stop()
             self._readable.start(self._when_readable)
+        elif timer is not self._timer:
+            timer.stop()
+            self._timer.again(self._after_collecting)
 
     def _take(self) -> bool:
         """Handle what there is; whether more is to be expected soon."""
@@ -120,6 +129,7 @@ class Intake:
             return False
         if not messages or reads == MAX_READS:
             return reads > 0
+        self._timer = self._many if messages >= MANY else self._few
         since_s, self._read_at_s = self._read_at_s, self._monotonic_s()
         return messages > 1 or self._read_at_s - since_s < COLLECT_S
 

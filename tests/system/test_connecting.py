@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import socketio
@@ -202,3 +204,21 @@ def test_B11_no_token_appears_in_any_log(stack):
     logs = "".join(process.log() for process in stack.processes)
     assert token not in logs
     assert token.rsplit(".", 1)[1] not in logs
+
+
+def test_the_event_loop_watches_no_descriptor_that_was_closed(stack):
+    # One that stays makes the loop build its whole set anew, with thousands of phones in it.
+    phones = [NodePhone(stack.url, stack.token(4)) for _ in range(4)]
+    for phone in phones:
+        phone.wait_for("connected")
+        phone.call("whoami")
+    for pid in stack.web.children():
+        process = Path(f"/proc/{pid}")
+        descriptors = {int(each.name): str(each.readlink()) for each in (process / "fd").iterdir()}
+        loops = [number for number, target in descriptors.items() if "eventpoll" in target]
+        assert loops
+        for number in loops:
+            watched = re.findall(r"^tfd:\s+(\d+)", (process / "fdinfo" / str(number)).read_text(), re.MULTILINE)
+            assert {int(each) for each in watched} <= set(descriptors)
+    for phone in phones:
+        phone.close()
