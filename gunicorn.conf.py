@@ -74,6 +74,10 @@ def on_starting(server: Any) -> None:
     """Once per master: the memory that its workers share. A reload has old and new workers at the same time."""
     from pushserver.web.worker_slots import SALT_BYTES, WorkerSlots
 
+    if server.cfg.is_ssl:
+        # Serving plain text where somebody asked for TLS would be worse than not serving.
+        print("gunicorn's TLS options are not supported: let a proxy end TLS (see deploy/nginx)", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, DESCRIPTORS)), hard))
     server.worker_slots = WorkerSlots.create(2 * server.cfg.workers + SPARE_SLOTS, os.urandom(SALT_BYTES))

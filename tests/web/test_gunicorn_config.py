@@ -62,6 +62,12 @@ def test_a_wrong_environment_ends_gunicorn_with_code_2_and_a_line_per_problem() 
     assert "short" not in done.stderr
 
 
+def test_tls_at_gunicorn_is_refused_and_not_served_in_plain_text() -> None:
+    result = run_gunicorn("--certfile", "some.pem", "wsgi:app", BIND=f"127.0.0.1:{free_port()}")
+    assert result.returncode == 2
+    assert "let a proxy end TLS" in result.stderr
+
+
 def test_settings_come_from_the_environment_and_the_command_line_goes_before_them() -> None:
     settings = effective_settings(BIND="127.0.0.1:7001", WEB_CONCURRENCY="3", LOG_LEVEL="warning")
     assert settings["bind"] == "['127.0.0.1:7001']"
