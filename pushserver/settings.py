@@ -60,6 +60,8 @@ class Settings:
     log_format: str
     log_level: str
     console: bool
+    #: The production profile: what is unwise ends the process at start, as what is wrong does.
+    strict: bool
     limits: Limits
 
     @classmethod
@@ -108,10 +110,13 @@ class Settings:
             log_format=reader.choice("LOG_FORMAT", "text", ("text", "json")),
             log_level=reader.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
             console=reader.choice("CONSOLE", "1", ("0", "1")) == "1",
+            strict=reader.choice("STRICT", "0", ("0", "1")) == "1",
             limits=_limits(reader),
         )
         if reader.problems:
             raise SettingsError(reader.problems)
+        if settings.strict and settings.warnings():
+            raise SettingsError([f"{warning} (refused because of STRICT=1)" for warning in settings.warnings()])
         return settings
 
     def warnings(self) -> list[str]:

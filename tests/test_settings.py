@@ -95,6 +95,14 @@ def test_B02_G01_what_is_allowed_and_unwise_is_a_warning() -> None:
     assert len(settings_from(REDIS_URL="redis://valkey:6379/0").warnings()) == 2
 
 
+def test_G01_the_production_profile_refuses_what_is_otherwise_warned_of():
+    assert settings_from(STRICT="1").strict
+    with pytest.raises(SettingsError) as refused:
+        settings_from(STRICT="1", REDIS_URL="redis://valkey:6379/0", CORS_ORIGINS="*")
+    assert len(refused.value.problems) == 3
+    assert all("STRICT=1" in problem for problem in refused.value.problems)
+
+
 def test_an_empty_stream_address_switches_the_stream_off() -> None:
     settings = settings_from(BYBIT_STREAM_URL="", BYBIT_TICKER_URL=" ")
     assert (settings.bybit_stream_url, settings.bybit_ticker_url) == ("", "")
@@ -302,6 +310,7 @@ def test_what_is_no_address_to_listen_on_is_refused(raw: str) -> None:
         ("STUCK_S", "601"),
         ("EGRESS_ID", "a b"),
         ("CONSOLE", "yes"),
+        ("STRICT", "yes"),
         ("LOG_FORMAT", "xml"),
         ("JWT_ALGORITHM", "none"),
         ("JWT_ALGORITHM", "RS256"),

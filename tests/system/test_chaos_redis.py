@@ -127,7 +127,7 @@ def row(chaos: Chaos, within_s: float) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("outage_s", [2, 15, *([90] if NIGHTLY else [])])
-def test_R1_a_restart_that_keeps_the_data(chaos: Chaos, outage_s: int) -> None:
+def test_R1_G04_a_restart_that_keeps_the_data(chaos: Chaos, outage_s: int) -> None:
     run = chaos.run
     told = frozenset(TYPES if outage_s > 10 else ())
     with row(chaos, 5.0), run.during("R1", "redis", blocks=told):
@@ -151,7 +151,7 @@ def wallet_that_stands_still(run: ChaosRun) -> Iterator[None]:
         run.load.start()
 
 
-def test_R2_a_restart_that_loses_the_data(chaos: Chaos) -> None:
+def test_R2_G04_G07_a_restart_that_loses_the_data(chaos: Chaos) -> None:
     run = chaos.run
     for _ in range(3):
         with row(chaos, INTERVAL_S + 3), wallet_that_stands_still(run):
@@ -181,7 +181,7 @@ def test_R3_an_empty_redis_whose_clock_is_a_minute_behind(chaos: Chaos) -> None:
         chaos.restart()
 
 
-def test_R4_a_bus_that_is_cut_again_and_again(chaos: Chaos) -> None:
+def test_R4_G05_a_bus_that_is_cut_again_and_again(chaos: Chaos) -> None:
     run = chaos.run
     reread = chaos.metric("bus_changes_total", state="connected")
     cuts = 30 if NIGHTLY else 6
@@ -210,7 +210,7 @@ def test_R5_a_bus_that_falls_silent(chaos: Chaos) -> None:
 
 
 @pytest.mark.parametrize("how", ["sleep", "stop"])
-def test_R6_a_hung_redis(chaos: Chaos, how: str) -> None:
+def test_R6_G04_a_hung_redis(chaos: Chaos, how: str) -> None:
     run = chaos.run
     hung_s = 30 if NIGHTLY else 10
     quick, all_ = (
@@ -248,7 +248,7 @@ def test_R7_a_slow_way_to_redis(chaos: Chaos) -> None:
     assert links < 100
 
 
-def test_R8_a_full_redis(chaos: Chaos) -> None:
+def test_R8_G04_a_full_redis(chaos: Chaos) -> None:
     run = chaos.run
     lost = sum(worker.log().count("OutOfMemoryError") for worker in chaos.stack.push_workers)
     with row(chaos, INTERVAL_S + 3), run.during("R8", "redis", blocks=frozenset(TYPES)):
@@ -258,7 +258,7 @@ def test_R8_a_full_redis(chaos: Chaos) -> None:
     assert sum(worker.log().count("OutOfMemoryError") for worker in chaos.stack.push_workers) >= lost + 2
 
 
-def test_R9_a_subscriber_that_is_overrun(chaos: Chaos) -> None:
+def test_R9_G06_a_subscriber_that_is_overrun(chaos: Chaos) -> None:
     run = chaos.run
     worker = chaos.stack.web.children()[0]
     with row(chaos, 3.0), run.during("R9", "web"):
