@@ -25,7 +25,7 @@ READ_BYTES = 65_536
 MAX_READS = 8
 #: While messages come faster than this they are collected for so long; for a shorter time when even that makes many.
 COLLECT_S = 0.007
-COLLECT_MANY_S, MANY = 0.004, 12
+COLLECT_MANY_S, MANY = 0.003, 12
 
 _READABLE = 1
 _NOTHING_YET = (BlockingIOError, InterruptedError, ssl.SSLWantReadError)
