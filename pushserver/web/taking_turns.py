@@ -13,7 +13,7 @@ from pushserver.web.worker_slots import State, WorkerSlots
 
 #: How long to step back before looking again, and how long in all.
 STEP_S = 0.003
-MOST_S = 0.05
+MOST_S = 0.2
 #: So many connections, and this part of the least load, are no difference worth waiting for.
 SLACK = 2
 SLACK_PART = 32

@@ -21,7 +21,7 @@ USERS = 200
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(
-        tmp_path_factory.mktemp("stack"), users=0, web_workers=WORKERS, push_workers=0, environ={"DRAIN_S": "1"}
+        tmp_path_factory.mktemp("stack"), users=0, web_workers=WORKERS, push_workers=0, environ={"DRAIN_S": "3"}
     )
     try:
         yield stack.start()
