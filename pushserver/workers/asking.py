@@ -13,6 +13,7 @@ from pushserver.feeds.pnl import INVERSE
 from pushserver.model import Credentials
 from pushserver.observers import AddressPaused, Observer
 from pushserver.workers.memo import Resource
+from pushserver.workers.paying import Urgency
 
 #: What the exchange wants after a 403 that names no time.
 SILENCE_S = 600.0
@@ -41,6 +42,15 @@ class Asking:
         self._observer = observer
         self._silent_until_s = 0.0
         self._silent_code = ""
+
+    def pay(self, count: int, urgency: Urgency) -> None:
+        """Wait until ``count`` requests may be sent; they must be sent at once then.
+
+        Raises:
+            Silenced: our address is paused, or the budget is short; nothing may be sent.
+            StoreUnavailable: the budget cannot be asked.
+        """
+        self._pass_gate()
 
     def ask(self, resource: Resource, credentials: Credentials, since_ms: int, deadline_s: float) -> Answer:
         """The rows of one resource; closed pnl since ``since_ms``. ``deadline_s`` is an instant of the monotonic clock.
