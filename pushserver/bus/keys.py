@@ -77,6 +77,11 @@ def pause_probe(egress_id: str) -> str:
     return f"push:{{egress-{egress_id}}}:probe"
 
 
+def budget(egress_id: str, kind: str) -> str:
+    """Hash: until when the budget of requests (or of another ``kind``) of this egress address is spent."""
+    return f"push:{{egress-{egress_id}}}:budget:{kind}"
+
+
 def new_canary_channel() -> bytes:
     """A sharded channel that only its listener knows."""
     return f"push:canary:{secrets.token_hex(8)}".encode()
