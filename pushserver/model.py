@@ -80,6 +80,19 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """What the exchange said about a key when it was verified; the defaults mean that it was not.
+
+    ``ip_bound`` is only known right after the exchange was asked: it is not stored.
+    """
+
+    read_only: bool | None = None
+    permissions: tuple[str, ...] = ()
+    expires_s: int | None = None
+    ip_bound: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AccessRules:
     """Everything that takes an otherwise valid token's force away, as the database knows it.
 

@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 
 from pushserver.accounts.database import Database
 from pushserver.accounts.models import ExchangeKeyRow, UserRow, existing_user
-from pushserver.accounts.records import KeyFacts, KeySummary
+from pushserver.accounts.records import KeySummary
 from pushserver.accounts.vault import Vault
 from pushserver.clock import Clock
 from pushserver.errors import AccountRefused, CredentialsUnreadable
-from pushserver.model import Credentials, Secret, masked
+from pushserver.model import Credentials, KeyFacts, Secret, masked
 
 #: Printable ASCII without blanks: what exchanges hand out, and what may stand in a request header.
 KEY_PATTERN = re.compile(r"[!-~]{1,128}")

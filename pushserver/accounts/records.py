@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pushserver.model import KeyFacts
+
 
 @dataclass(frozen=True, slots=True)
 class User:
@@ -15,15 +17,6 @@ class User:
     tokens_not_before_s: int
     created_s: int
     api_key: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class KeyFacts:
-    """What the exchange said about a key when it was verified; the defaults mean that it was not."""
-
-    read_only: bool | None = None
-    permissions: tuple[str, ...] = ()
-    expires_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

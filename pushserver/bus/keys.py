@@ -32,6 +32,11 @@ def memo(user_id: int) -> str:
     return f"push:{{{user_id}}}:memo"
 
 
+def health(user_id: int) -> str:
+    """Hash: what is known of the user's exchange key."""
+    return f"push:{{{user_id}}}:health"
+
+
 def access(user_id: int) -> str:
     """Hash: disabled, tokens_not_before (unix s)."""
     return f"push:{{{user_id}}}:access"
@@ -53,18 +58,43 @@ def due(shard: int) -> str:
 
 
 def leases(shard: int) -> str:
-    """Hash: user id to the claim that holds it."""
+    """Hash: user id to the claim that holds it, and the hints it was given."""
     return f"push:{{due-{shard}}}:leases"
 
 
 def wakes(shard: int) -> str:
-    """Set: users woken while a claim held them."""
+    """Hash: users woken and not yet claimed, to ``due since ms, head start ms, hints``."""
     return f"push:{{due-{shard}}}:wakes"
+
+
+def homes(shard: int) -> str:
+    """Sorted set: user id by the time (Redis ms) at which its home's lease ends."""
+    return f"push:{{due-{shard}}}:homes"
+
+
+def home_tokens(shard: int) -> str:
+    """Hash: user id to the process that is its home."""
+    return f"push:{{due-{shard}}}:home-tokens"
+
+
+def home_live(shard: int) -> str:
+    """Hash: user id to the bits that tell what its home keeps fresh."""
+    return f"push:{{due-{shard}}}:home-live"
 
 
 def birth(shard: int) -> str:
     """A name that this part of the schedule was given when it was new: another one tells that it was lost."""
     return f"push:{{due-{shard}}}:birth"
+
+
+def health_due(shard: int) -> str:
+    """Sorted set: ``user:key version`` by the time (Redis ms) at which that key is to be checked."""
+    return f"push:{{due-{shard}}}:health-due"
+
+
+def health_index(shard: int, part: str) -> str:
+    """Users by their keys: sorted sets ``checked`` and ``expiry`` (Unix s), sets ``trade`` and ``withdraw``."""
+    return f"push:{{due-{shard}}}:health-{part}"
 
 
 def pause(egress_id: str) -> str:

@@ -29,6 +29,7 @@ class SignalKind(StrEnum):
     TOKENS_REVOKED = "tokens_revoked"
     USER_DISABLED = "user_disabled"
     USER_ENABLED = "user_enabled"
+    HEALTH_CHANGED = "health_changed"
 
 
 @dataclass(frozen=True, slots=True)

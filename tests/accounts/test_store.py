@@ -5,11 +5,10 @@ from __future__ import annotations
 import gevent
 import pytest
 
-from pushserver.accounts.records import KeyFacts
 from pushserver.accounts.store import AccountStore
 from pushserver.clock import ManualClock
 from pushserver.errors import AccountRefused, CredentialsUnreadable
-from pushserver.model import MAX_USER_ID, Secret
+from pushserver.model import MAX_USER_ID, KeyFacts, Secret
 from tests.accounts.conftest import VAULT_KEY, cheap_passwords
 
 PASSWORD = Secret("correct horse")

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from pushserver.accounts.records import KeyFacts, KeySummary
+from pushserver.accounts.records import KeySummary
 from pushserver.bus import keys
 from pushserver.bus.connection import connect
 from pushserver.bus.signals import Signal, SignalKind
 from pushserver.bus.states import States
 from pushserver.errors import AddressBanned, ClockSkew, ExchangeError, ExchangeUnavailable, KeyRefused, RateLimited
 from pushserver.events import encode_update
-from pushserver.model import Credentials, DataType, Freshness, Pnl, Secret
+from pushserver.model import Credentials, DataType, Freshness, KeyFacts, Pnl, Secret
 from pushserver.web.api.exchange_key import _forget_states
 from tests.accounts.conftest import open_store
 from tests.web.api_world import READ_ONLY, World, code, heard
@@ -159,7 +159,7 @@ def test_C04_a_key_that_ends_within_a_day_is_refused_and_soon_is_a_warning(world
         ({"expiredAt": "2026-01-01T12:00:00Z"}, 422, None),
         ({"expiredAt": "2025-01-01T00:00:00Z"}, 422, None),
         ({"deadlineDay": 0}, 422, None),
-        ({"expiredAt": "2026-01-10T00:00:00Z"}, 200, ["key_expires_soon"]),
+        ({"expiredAt": "2026-01-08T00:00:00Z"}, 200, ["key_expires_soon"]),
         ({"expiredAt": "2026-03-01T00:00:00Z", "deadlineDay": 1}, 200, []),
         ({"expiredAt": "1970-01-01T00:00:00Z", "deadlineDay": -2}, 200, []),
         ({}, 200, []),

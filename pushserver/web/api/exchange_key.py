@@ -21,8 +21,8 @@ from pushserver.errors import (
     StoreUnavailable,
 )
 from pushserver.events import utc_instant
+from pushserver.feeds.key_health import HealthState, check_lasting, judged, read_facts
 from pushserver.model import Credentials, DataType, Freshness, Secret
-from pushserver.web.api.key_facts import check_lasting, read_facts, warnings
 from pushserver.web.api.requests import INVALID_REQUEST, authorized, body_fields
 from pushserver.web.api.services import ApiServices
 
@@ -136,5 +136,9 @@ def _shown(services: ApiServices, summary: KeySummary) -> Response:
         permissions=list(facts.permissions),
         expires_at=None if facts.expires_s is None else utc_instant(facts.expires_s * 1000),
         stored_at=utc_instant(summary.stored_s * 1000),
-        warnings=warnings(facts, services.clock.wall_ms() // 1000),
+        warnings=[
+            {"code": problem.code, "message": problem.message}
+            for problem in judged(facts, services.clock.wall_ms() // 1000).problems
+            if problem.weight is not HealthState.OK
+        ],
     )
