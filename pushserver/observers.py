@@ -94,6 +94,30 @@ class AddressPaused(Record):
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class RequestsPaid(Record):
+    """``count`` requests may be sent, after ``wait_s`` of waiting for the budget."""
+
+    count: int
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentForfeited(Record):
+    """``count`` requests were paid for and not sent in time."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetMeasured(Record):
+    """``headroom``: the share of the address's budget that nobody used in the last window."""
+
+    headroom: float
+    is_short: bool
+    is_paused: bool
+
+
 # --- web worker ----------------------------------------------------------------------------------------------
 
 
