@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import Any
 
 from pushserver.bus.pauses import Pauses
 from pushserver.clock import Clock
@@ -74,6 +75,14 @@ class Asking:
         self._pass_gate()
         try:
             return self._exchange.mark_prices(INVERSE, deadline_s)
+        except AddressBanned as error:
+            raise self._silence(error) from error
+
+    def key_information(self, credentials: Credentials, deadline_s: float) -> Mapping[str, Any]:
+        """What the exchange says of a key; paid for as routine work. Raises as ``ask`` does."""
+        self.pay(1, Urgency.ROUTINE)
+        try:
+            return self._exchange.key_information(credentials, deadline_s)
         except AddressBanned as error:
             raise self._silence(error) from error
 
