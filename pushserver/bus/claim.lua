@@ -1,19 +1,49 @@
 -- Take users that are due; each is held under the caller's token until the lease ends.
 --
--- KEYS  due, leases, wakes (one shard, one slot)
+-- KEYS  due, leases, wakes, homes, tokens of the homes, live bits (one shard, one slot)
 -- ARGV  limit, lease ms, token
--- Returns {now ms, user, overdue ms, user, overdue ms, …}, the longest overdue first.
+-- Returns {now ms, row, row, …}, the earliest due (head starts counted) first. A row:
+-- {user, overdue ms, woken 0 or 1, hints, homeless 0 or 1, live bits}
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, ARGV[1])
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, math.min(tonumber(ARGV[1]), 2000))
 local answer = {string.format('%.0f', now)}
-for i = 1, #due, 2 do
-  local user = due[i]
-  -- The score of a held user is the end of its lease: whoever died holding it loses it by doing nothing.
-  redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), user)
-  redis.call('HSET', KEYS[2], user, ARGV[3])
-  redis.call('SREM', KEYS[3], user)
-  answer[#answer + 1] = user
-  answer[#answer + 1] = string.format('%.0f', now - tonumber(due[i + 1]))
+if #due == 0 then
+  return answer
 end
+
+local users, leases, deadlines = {}, {}, {}
+for i = 1, #due, 2 do
+  users[#users + 1] = due[i]
+end
+local held = redis.call('HMGET', KEYS[2], unpack(users))
+local wakes = redis.call('HMGET', KEYS[3], unpack(users))
+local homes = redis.call('ZMSCORE', KEYS[4], unpack(users))
+local live = redis.call('HMGET', KEYS[6], unpack(users))
+for i, user in ipairs(users) do
+  local since, hints, woken = tonumber(due[2 * i]), 0, 0
+  if held[i] then
+    -- Whoever held the user died with it; what it was to look at is not forgotten.
+    hints = tonumber(string.match(held[i], ' (%d+)$') or '0')
+  end
+  if wakes[i] then
+    local woken_since, _, woken_hints = string.match(wakes[i], '^(%d+) (%d+) (%d+)$')
+    since = tonumber(woken_since)
+    hints = bit.bor(hints, tonumber(woken_hints))
+    woken = 1
+  end
+  -- The score of a held user is the end of its lease: whoever died holding it loses it by doing nothing.
+  deadlines[#deadlines + 1] = now + tonumber(ARGV[2])
+  deadlines[#deadlines + 1] = user
+  leases[#leases + 1] = user
+  leases[#leases + 1] = hints > 0 and ARGV[3] .. ' ' .. hints or ARGV[3]
+  local homed = homes[i] and tonumber(homes[i]) > now
+  answer[#answer + 1] = {
+    user, string.format('%.0f', math.max(0, now - since)), woken, hints,
+    homed and 0 or 1, homed and tonumber(live[i] or '0') or 0,
+  }
+end
+redis.call('ZADD', KEYS[1], unpack(deadlines))
+redis.call('HSET', KEYS[2], unpack(leases))
+redis.call('HDEL', KEYS[3], unpack(users))
 return answer

@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from pushserver.bus.schedule import Claim, first_due_ms, refill_spread_s
+from pushserver.bus.schedule import NEW_WATCHER_HEAD_START_S, Claim, first_due_ms, refill_spread_s
 from pushserver.clock import Clock
 
 
+@dataclass(slots=True)
+class MemoryHome:
+    """As kept by ``MemoryHomes``."""
+
+    holder: str
+    ends_ms: int
+    live: int = 0
+
+
+@dataclass(slots=True)
+class _Wake:
+    since_ms: int
+    head_ms: int
+    hints: int
+
+    def due_ms(self) -> int:
+        return self.since_ms - self.head_ms
+
+
 class MemorySchedule:
-    """As SchedulePort promises, for the greenlets of one process."""
+    """As SchedulePort promises, for the greenlets of one process. ``homes`` is shared with ``MemoryHomes``."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._due_ms: dict[int, int] = {}
-        self._leases: dict[int, str] = {}
-        self._wakes: set[int] = set()
+        self._leases: dict[int, tuple[str, int]] = {}
+        self._wakes: dict[int, _Wake] = {}
         self._claims_made = 0
+        self.homes: dict[int, MemoryHome] = {}
 
-    def wake(self, user_ids: Iterable[int]) -> None:
+    def wake(self, user_ids: Iterable[int], *, head_start_s: float = NEW_WATCHER_HEAD_START_S, hints: int = 0) -> None:
         now = self._clock.wall_ms()
         for user_id in user_ids:
-            if user_id in self._leases and self._due_ms.get(user_id, 0) > now:
-                self._wakes.add(user_id)
-            else:
-                self._due_ms[user_id] = min(now, self._due_ms.get(user_id, now))
+            due_ms = self._due_ms.get(user_id, now)
+            wake = self._wakes.setdefault(user_id, _Wake(min(now, due_ms), 0, 0))
+            head_ms = round(head_start_s * 1000)
+            wake.head_ms, wake.hints = max(wake.head_ms, head_ms), wake.hints | hints
+            if due_ms <= now or user_id not in self._leases:
+                self._due_ms[user_id] = min(due_ms, now - wake.head_ms)
 
     def ensure(self, user_ids: Iterable[int]) -> int:
         now = self._clock.wall_ms()
@@ -42,28 +65,52 @@ class MemorySchedule:
         self._claims_made += 1
         token = f"{holder}:{self._claims_made}"
         due = sorted((due_ms, user_id) for user_id, due_ms in self._due_ms.items() if due_ms <= now)[:limit]
-        for _, user_id in due:
-            self._due_ms[user_id] = now + round(lease_s * 1000)
-            self._leases[user_id] = token
-            self._wakes.discard(user_id)
-        return [Claim(user_id, token, (now - due_ms) / 1000, now) for due_ms, user_id in due]
+        return [self._hold(user_id, token, now, now + round(lease_s * 1000)) for _, user_id in due]
 
     def complete(self, claim: Claim, next_due_in_s: float) -> bool:
         return self._finish(claim, self._clock.wall_ms() + max(0, round(next_due_in_s * 1000)))
 
+    def give_back(self, claim: Claim) -> bool:
+        held = self._finish(claim, self._clock.wall_ms())
+        if held and claim.hints:
+            self.wake([claim.user_id], head_start_s=0.0, hints=claim.hints)
+        return held
+
     def drop(self, claim: Claim) -> bool:
-        return self._finish(claim, None)
+        held = self._finish(claim, None)
+        if held and claim.user_id not in self._due_ms:
+            self.homes.pop(claim.user_id, None)
+        return held
 
     def depth(self) -> int:
         return len(self._due_ms)
 
+    def next_due_ms(self, user_id: int) -> int | None:
+        """When the user falls due; None when it is not in the schedule."""
+        return self._due_ms.get(user_id)
+
+    def _hold(self, user_id: int, token: str, now: int, lease_ends_ms: int) -> Claim:
+        _, hints = self._leases.get(user_id, ("", 0))
+        wake = self._wakes.pop(user_id, None)
+        since_ms = self._due_ms[user_id]
+        if wake is not None:
+            since_ms, hints = wake.since_ms, hints | wake.hints
+        home = self.homes.get(user_id)
+        homed = home is not None and home.ends_ms > now
+        self._due_ms[user_id] = lease_ends_ms
+        self._leases[user_id] = (token, hints)
+        overdue_s = max(0, now - since_ms) / 1000
+        return Claim(
+            user_id, token, overdue_s, now, wake is not None, hints, home.live if home and homed else 0, not homed
+        )
+
     def _finish(self, claim: Claim, due_ms: int | None) -> bool:
-        if self._leases.get(claim.user_id) != claim.token:
+        if self._leases.get(claim.user_id, ("", 0))[0] != claim.token:
             return False
         del self._leases[claim.user_id]
-        if claim.user_id in self._wakes:
-            self._wakes.discard(claim.user_id)
-            due_ms = self._clock.wall_ms()
+        wake = self._wakes.get(claim.user_id)
+        if wake is not None:
+            due_ms = wake.due_ms()
         if due_ms is None:
             del self._due_ms[claim.user_id]
         else:

@@ -3,6 +3,9 @@
 A worker claims due users for the length of a lease and completes each with its next due time. A claim that is never
 completed (kill -9) simply falls due again when the lease ends. All times are Redis's own, so the workers' clocks
 do not matter.
+
+Who is due first is served first: the earliest virtual deadline. A woken user's deadline lies a head start before the
+wake, so it overtakes routine work that is late by less than that, and can never starve what is late by more.
 """
 
 from __future__ import annotations
@@ -17,6 +20,10 @@ from typing import Any, Protocol
 from pushserver.bus import keys, scripts
 from pushserver.bus.connection import REDIS_FAILURES, unavailable
 
+#: For a type that somebody just subscribed to: in front of all routine work that is not hopelessly late.
+NEW_WATCHER_HEAD_START_S = 60.0
+#: For a hint from a stream: in front of routine work that is in time.
+HINT_HEAD_START_S = 5.0
 #: Users per wake or ensure script, so that no single call holds Redis for long.
 BATCH = 500
 #: Users that had to be added again (an emptied Redis, a first start) fall due over so many seconds, few ones sooner.
@@ -26,12 +33,21 @@ REFILL_USERS_PER_S = 50
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One user, held until the lease ends. ``at_ms`` is Redis's time of the claim."""
+    """One user, held until the lease ends. ``at_ms`` is Redis's time of the claim.
+
+    ``overdue_s`` is true lateness, without any head start: of a woken user since it was woken. ``hints`` are the bits
+    given with the wakes; those of a claim that died unfinished come again. ``live``: the bits of ``bus.homes`` that
+    the user's home keeps fresh, 0 when its lease is over; ``homeless``: no worker is its home.
+    """
 
     user_id: int
     token: str
     overdue_s: float
     at_ms: int
+    woken: bool = False
+    hints: int = 0
+    live: int = 0
+    homeless: bool = True
 
 
 class SchedulePort(Protocol):
@@ -40,8 +56,11 @@ class SchedulePort(Protocol):
     All methods raise StoreUnavailable when the store does not answer in time.
     """
 
-    def wake(self, user_ids: Iterable[int]) -> None:
-        """Due now; or, for a user held by a living claim, due at once when that claim completes."""
+    def wake(self, user_ids: Iterable[int], *, head_start_s: float = NEW_WATCHER_HEAD_START_S, hints: int = 0) -> None:
+        """Due now; or, for a user held by a living claim, due at once when that claim completes.
+
+        ``hints`` (bits, opaque here) reach the next claim, together with those of other wakes.
+        """
         ...
 
     def ensure(self, user_ids: Iterable[int]) -> int:
@@ -57,11 +76,15 @@ class SchedulePort(Protocol):
         ...
 
     def complete(self, claim: Claim, next_due_in_s: float) -> bool:
-        """Give the user back; False when the lease went to another meanwhile."""
+        """Give the user back, served; False when the lease went to another meanwhile."""
+        ...
+
+    def give_back(self, claim: Claim) -> bool:
+        """Give the user back, not served: due now, with the hints of this claim; False as above."""
         ...
 
     def drop(self, claim: Claim) -> bool:
-        """Forget the user, unless it was woken meanwhile; False when the lease went to another."""
+        """Forget the user and its home, unless it was woken meanwhile; False as above."""
         ...
 
     def depth(self) -> int:
@@ -77,16 +100,17 @@ class Schedule:
         self._shards = shards
         self._rng = rng or random.Random()  # noqa: S311 - only picks which shard is asked first
         self._claim = scripts.load(client, "claim")
-        self._complete = scripts.load(client, "complete")
-        self._wake = scripts.load(client, "wake")
+        self._complete = scripts.load(client, "wake_one", "complete")
+        self._wake = scripts.load(client, "wake_one", "wake")
         self._ensure = scripts.load(client, "ensure")
         self._lost_tokens: list[str] = []
         self._births: list[bytes] | None = None
 
-    def wake(self, user_ids: Iterable[int]) -> None:
+    def wake(self, user_ids: Iterable[int], *, head_start_s: float = NEW_WATCHER_HEAD_START_S, hints: int = 0) -> None:
+        how = [round(head_start_s * 1000), hints]
         try:
-            for shard, users in self._by_shard(user_ids):
-                self._wake(keys=self._keys(shard), args=users)
+            for shard, users in by_shard(user_ids, self._shards):
+                self._wake(keys=schedule_keys(shard), args=how + users)
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
 
@@ -95,7 +119,7 @@ class Schedule:
         user_ids = list(user_ids)
         spread_s = refill_spread_s(len(user_ids))
         try:
-            for shard, users in self._by_shard(user_ids):
+            for shard, users in by_shard(user_ids, self._shards):
                 arguments = [value for user in users for value in (user, first_due_ms(user, spread_s))]
                 added += int(self._ensure(keys=[keys.due(shard)], args=arguments))
         except REDIS_FAILURES as error:
@@ -131,7 +155,7 @@ class Schedule:
             (first + step) % self._shards: limit // self._shards + (step < limit % self._shards)
             for step in range(self._shards)
         }
-        calls = [(self._keys(shard), [share, lease_ms, token]) for shard, share in shares.items()]
+        calls = [(schedule_keys(shard), [share, lease_ms, token]) for shard, share in shares.items()]
         claims: list[Claim] = []
         rich = []
         for (shard, share), answer in zip(shares.items(), self._claim.pipelined(calls), strict=True):
@@ -143,12 +167,15 @@ class Schedule:
                 rich.append(shard)
         for shard in rich:
             if limit > len(claims):
-                answer = self._claim(self._keys(shard), [limit - len(claims), lease_ms, token])
+                answer = self._claim(schedule_keys(shard), [limit - len(claims), lease_ms, token])
                 claims += _claims(answer, token)
         return claims
 
     def complete(self, claim: Claim, next_due_in_s: float) -> bool:
         return self._finish(claim.user_id, claim.token, str(max(0, round(next_due_in_s * 1000))))
+
+    def give_back(self, claim: Claim) -> bool:
+        return self._finish(claim.user_id, claim.token, "again")
 
     def drop(self, claim: Claim) -> bool:
         return self._finish(claim.user_id, claim.token, "drop")
@@ -169,7 +196,7 @@ class Schedule:
 
     def _finish(self, user_id: int, token: str, next_due: str) -> bool:
         try:
-            done = self._complete(keys=self._keys(user_id % self._shards), args=[user_id, token, next_due])
+            done = self._complete(keys=schedule_keys(user_id % self._shards), args=[user_id, token, next_due])
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
         return bool(done)
@@ -180,20 +207,31 @@ class Schedule:
             token = self._lost_tokens[-1]
             for shard in range(self._shards):
                 for user, held_by in self._client.hgetall(keys.leases(shard)).items():
-                    if held_by == token.encode():
-                        self._complete(keys=self._keys(shard), args=[user, token, "0"])
+                    if held_by.split(b" ")[0] == token.encode():
+                        self._complete(keys=schedule_keys(shard), args=[user, token, "again"])
             self._lost_tokens.pop()
 
-    def _by_shard(self, user_ids: Iterable[int]) -> Iterable[tuple[int, list[int]]]:
-        shards: dict[int, list[int]] = defaultdict(list)
-        for user_id in user_ids:
-            shards[user_id % self._shards].append(user_id)
-        for shard, users in shards.items():
-            for start in range(0, len(users), BATCH):
-                yield shard, users[start : start + BATCH]
 
-    def _keys(self, shard: int) -> list[str]:
-        return [keys.due(shard), keys.leases(shard), keys.wakes(shard)]
+def by_shard(user_ids: Iterable[int], shards: int) -> Iterable[tuple[int, list[int]]]:
+    """Each shard with its users, in batches that do not hold Redis for long."""
+    users_of: dict[int, list[int]] = defaultdict(list)
+    for user_id in user_ids:
+        users_of[user_id % shards].append(user_id)
+    for shard, users in users_of.items():
+        for start in range(0, len(users), BATCH):
+            yield shard, users[start : start + BATCH]
+
+
+def schedule_keys(shard: int) -> list[str]:
+    """All keys of one shard, in the order of the scripts; they lie in one slot."""
+    return [
+        keys.due(shard),
+        keys.leases(shard),
+        keys.wakes(shard),
+        keys.homes(shard),
+        keys.home_tokens(shard),
+        keys.home_live(shard),
+    ]
 
 
 def spread(user_id: int) -> float:
@@ -210,8 +248,10 @@ def first_due_ms(user_id: int, spread_s: float) -> int:
     return int(spread(user_id) * spread_s * 1000)
 
 
-def _claims(answer: list[bytes], token: str) -> list[Claim]:
-    """``[now, user, overdue, user, overdue, …]`` from the script."""
+def _claims(answer: list[Any], token: str) -> list[Claim]:
+    """``[now, row, row, …]`` from the script."""
     at_ms = int(answer[0])
-    pairs = zip(answer[1::2], answer[2::2], strict=True)
-    return [Claim(int(user), token, int(overdue) / 1000, at_ms) for user, overdue in pairs]
+    return [
+        Claim(int(user), token, int(overdue) / 1000, at_ms, bool(woken), hints, live, bool(homeless))
+        for user, overdue, woken, hints, homeless, live in answer[1:]
+    ]

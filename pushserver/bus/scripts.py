@@ -43,6 +43,7 @@ class Script:
         ]
 
 
-def load(client: Any, name: str) -> Script:
-    """The script ``name.lua``; nothing is sent yet."""
-    return Script(client, files("pushserver.bus").joinpath(f"{name}.lua").read_text(encoding="utf-8"))
+def load(client: Any, *names: str) -> Script:
+    """The script ``name.lua``, or several as one: those in front define what the last one uses. Nothing is sent yet."""
+    folder = files("pushserver.bus")
+    return Script(client, "\n".join(folder.joinpath(f"{name}.lua").read_text(encoding="utf-8") for name in names))

@@ -1,15 +1,10 @@
 -- Make users due now. One that a living claim holds is remembered, and becomes due when that claim completes.
 --
 -- KEYS  due, leases, wakes (one shard, one slot)
--- ARGV  users
+-- ARGV  head start ms, hints, then users
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-for _, user in ipairs(ARGV) do
-  local score = tonumber(redis.call('ZSCORE', KEYS[1], user) or '0')
-  if score > now and redis.call('HEXISTS', KEYS[2], user) == 1 then
-    redis.call('SADD', KEYS[3], user)
-  else
-    redis.call('ZADD', KEYS[1], 'LT', now, user)
-  end
+for i = 3, #ARGV do
+  wake_one(KEYS[1], KEYS[2], KEYS[3], ARGV[i], now, tonumber(ARGV[1]), tonumber(ARGV[2]))
 end
 return 1

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from pushserver.bus.schedule import NEW_WATCHER_HEAD_START_S
 from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable
 from pushserver.web.outages import Outages
@@ -18,7 +19,7 @@ ENSURE_EVERY_S = 5.0
 class Schedule(Protocol):
     """The part of the push workers' schedule that the web side needs."""
 
-    def wake(self, user_ids: Sequence[int]) -> None: ...
+    def wake(self, user_ids: Sequence[int], *, head_start_s: float) -> None: ...
 
     def ensure(self, user_ids: Sequence[int]) -> int: ...
 
@@ -50,7 +51,7 @@ class Scheduling:
     def wake(self, user_id: int) -> None:
         """Have the user fetched now."""
         try:
-            self._schedule.wake([user_id])
+            self._schedule.wake([user_id], head_start_s=NEW_WATCHER_HEAD_START_S)
         except StoreUnavailable:
             logger.debug("user %d could not be woken; ensure makes up for it", user_id)
 

@@ -191,7 +191,7 @@ class WorkerPool:
         while self._unreturned:
             claim = self._unreturned.pop()
             try:
-                self._schedule.complete(claim, 0.0)
+                self._schedule.give_back(claim)
             except StoreUnavailable:
                 self._unreturned.append(claim)
                 raise

@@ -19,7 +19,7 @@ from pushserver.bus.connection import connect
 from pushserver.bus.ears import open_ears
 from pushserver.bus.memos import Memos
 from pushserver.bus.pauses import Pauses
-from pushserver.bus.schedule import Schedule, SchedulePort
+from pushserver.bus.schedule import NEW_WATCHER_HEAD_START_S, Schedule, SchedulePort
 from pushserver.bus.states import States
 from pushserver.clock import SystemClock
 from pushserver.errors import SettingsError, StoreUnavailable
@@ -140,7 +140,7 @@ def on_signal(credentials: CredentialsCache, schedule: SchedulePort) -> Callable
 
     def wake(user_id: int) -> None:
         try:
-            schedule.wake([user_id])
+            schedule.wake([user_id], head_start_s=NEW_WATCHER_HEAD_START_S)
         except StoreUnavailable:
             # The signal only makes things quick: a stopped user's key is looked at every few seconds anyway.
             return

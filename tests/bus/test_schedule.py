@@ -13,7 +13,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from pushserver.bus import keys
 from pushserver.bus.connection import connect
 from pushserver.bus.memory_schedule import MemorySchedule
-from pushserver.bus.schedule import Schedule, spread
+from pushserver.bus.schedule import Schedule, schedule_keys, spread
 from pushserver.clock import ManualClock
 from pushserver.errors import StoreUnavailable
 from pushserver.model import Secret
@@ -97,7 +97,7 @@ def test_nothing_of_a_finished_user_stays_behind(client: Any) -> None:
         schedule.complete(claim, 0)
     for claim in schedule.claim(10, 30, "a"):
         schedule.drop(claim)
-    assert [client.exists(keys.due(n), keys.leases(n), keys.wakes(n)) for n in range(4)] == [0, 0, 0, 0]
+    assert [client.exists(*schedule_keys(shard)) for shard in range(4)] == [0, 0, 0, 0]
 
 
 def test_the_spread_of_neighbouring_users_is_even() -> None:

@@ -160,3 +160,67 @@ def test_an_untouched_schedule_was_not_emptied(subject: Subject) -> None:
     assert not subject.schedule.emptied()
     subject.schedule.wake([1])
     assert not subject.schedule.emptied()
+
+
+def test_a_woken_user_overtakes_routine_work_that_is_late_by_less_than_its_head_start(subject: Subject) -> None:
+    subject.schedule.wake([4], head_start_s=0.1)
+    subject.pass_time(0.2)
+    subject.schedule.wake([8], head_start_s=0)
+    subject.schedule.wake([12], head_start_s=0.1)
+    subject.schedule.wake([16], head_start_s=60)
+    assert [claim.user_id for claim in subject.schedule.claim(4, 5, "a")] == [16, 4, 12, 8]
+
+
+def test_lateness_counts_from_the_wake_and_not_from_its_head_start(subject: Subject) -> None:
+    subject.schedule.wake([1], head_start_s=60)
+    subject.pass_time(0.1)
+    subject.schedule.wake([1], head_start_s=60)
+    [claim] = subject.schedule.claim(1, 5, "a")
+    assert claim.woken
+    assert claim.overdue_s == pytest.approx(0.1, abs=0.09)
+
+
+def test_a_user_that_was_late_before_it_was_woken_is_late_since_then(subject: Subject) -> None:
+    subject.schedule.wake([1])
+    subject.schedule.complete(subject.schedule.claim(1, 5, "a")[0], 0)
+    subject.pass_time(0.2)
+    subject.schedule.wake([1])
+    [claim] = subject.schedule.claim(1, 5, "a")
+    assert claim.overdue_s == pytest.approx(0.2, abs=0.09)
+
+
+def test_the_hints_of_all_wakes_reach_the_next_claim_and_only_that(subject: Subject) -> None:
+    subject.schedule.wake([1], hints=1)
+    subject.schedule.wake([1], head_start_s=5, hints=4)
+    [claim] = subject.schedule.claim(1, 5, "a")
+    assert (claim.woken, claim.hints) == (True, 5)
+    subject.schedule.complete(claim, 0)
+    [claim] = subject.schedule.claim(1, 5, "a")
+    assert (claim.woken, claim.hints) == (False, 0)
+
+
+def test_a_user_woken_while_held_is_claimed_next_in_front_of_routine_work_with_its_hints(subject: Subject) -> None:
+    subject.schedule.wake([1])
+    [held] = subject.schedule.claim(1, 5, "a")
+    subject.schedule.wake([1], head_start_s=60, hints=2)
+    subject.schedule.wake([5], head_start_s=0)
+    subject.schedule.complete(held, 60)
+    subject.pass_time(0.1)
+    first, _ = subject.schedule.claim(2, 5, "a")
+    assert (first.user_id, first.hints, first.woken) == (1, 2, True)
+    assert first.overdue_s == pytest.approx(0.1, abs=0.09)
+
+
+def test_hints_outlive_a_claim_that_dies_and_one_that_is_given_back(subject: Subject) -> None:
+    subject.schedule.wake([1], hints=2)
+    assert subject.schedule.claim(1, 0.1, "dead")
+    subject.pass_time(0.15)
+    [claim] = subject.schedule.claim(1, 5, "other")
+    assert claim.hints == 2
+    subject.schedule.wake([1], hints=8)
+    assert subject.schedule.give_back(claim)
+    assert not subject.schedule.give_back(claim)
+    [claim] = subject.schedule.claim(1, 5, "third")
+    assert claim.hints == 10
+    assert subject.schedule.give_back(claim)
+    assert subject.schedule.claim(1, 5, "fourth")[0].hints == 10

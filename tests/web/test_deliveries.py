@@ -72,7 +72,7 @@ class Schedule:
         self.ensured: list[list[int]] = []
         self.was_emptied = self.down = False
 
-    def wake(self, user_ids: Sequence[int]) -> None:
+    def wake(self, user_ids: Sequence[int], *, head_start_s: float) -> None:
         self._answer()
         self.woken += user_ids
 

@@ -1,0 +1,19 @@
+-- Put in front of every script that wakes: makes one user due now, in front of others by its head start.
+--
+-- A wake is remembered as 'due since ms, head start ms, hints' until a claim takes it; of several the earliest, the
+-- largest and all hints count. One that a living claim holds becomes due when that claim completes.
+local function wake_one(due, leases, wakes, user, now, head, hints)
+  local score = tonumber(redis.call('ZSCORE', due, user) or now)
+  local since = math.min(now, score)
+  local known = redis.call('HGET', wakes, user)
+  if known then
+    local known_since, known_head, known_hints = string.match(known, '^(%d+) (%d+) (%d+)$')
+    since = tonumber(known_since)
+    head = math.max(head, tonumber(known_head))
+    hints = bit.bor(hints, tonumber(known_hints))
+  end
+  redis.call('HSET', wakes, user, string.format('%.0f %.0f %d', since, head, hints))
+  if score <= now or redis.call('HEXISTS', leases, user) == 0 then
+    redis.call('ZADD', due, 'LT', now - head, user)
+  end
+end
