@@ -12,6 +12,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pushserver.bus import keys
 from pushserver.bus.connection import connect
+from pushserver.bus.homes import Homes
 from pushserver.bus.memory_schedule import MemorySchedule
 from pushserver.bus.schedule import Schedule, schedule_keys, spread
 from pushserver.clock import ManualClock
@@ -78,12 +79,17 @@ def test_a_worker_takes_no_more_than_it_can_serve_and_all_it_can_from_one_full_s
 
 
 def test_a_store_that_is_away_is_reported_as_unavailable() -> None:
-    schedule = Schedule(connect(Secret("redis://127.0.0.1:1/0"), timeout_s=0.2))
+    client = connect(Secret("redis://127.0.0.1:1/0"), timeout_s=0.2)
+    schedule, homes = Schedule(client), Homes(client)
     for call in (
         lambda: schedule.wake([1]),
         lambda: schedule.ensure([1]),
         lambda: schedule.claim(1, 5, "a"),
         lambda: schedule.depth(),
+        lambda: homes.take([1], "a", 5),
+        lambda: homes.keep({1: 0}, "a", 5),
+        lambda: homes.leave([1], "a"),
+        lambda: homes.sweep(),
     ):
         with pytest.raises(StoreUnavailable):
             call()
@@ -93,8 +99,9 @@ def test_nothing_of_a_finished_user_stays_behind(client: Any) -> None:
     schedule = Schedule(client)
     schedule.wake(range(1, 9))
     for claim in schedule.claim(10, 30, "a"):
-        schedule.wake([claim.user_id])
+        schedule.wake([claim.user_id], hints=1)
         schedule.complete(claim, 0)
+    Homes(client).take(range(1, 9), "a", 30)
     for claim in schedule.claim(10, 30, "a"):
         schedule.drop(claim)
     assert [client.exists(*schedule_keys(shard)) for shard in range(4)] == [0, 0, 0, 0]
