@@ -57,6 +57,8 @@ DROP_REASONS = (
     "oversize", "malformed", "seq_ahead", "not_an_event", "misaddressed", "method_not_allowed", "room_not_allowed",
 )  # fmt: skip
 
+DAYS_LEFT = ("expired", "1", "7", "30", "90", "more", "never")
+
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 REQUEST_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8)
 LAG_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300)
@@ -149,6 +151,12 @@ CATALOGUE = (
          {o.BudgetMeasured: "is_short"}, verb="set"),
     _row("exchange_address_paused", GAUGE, WORKER, "1 while the exchange is not asked at all.",
          {o.BudgetMeasured: "is_paused"}, verb="set"),
+    _row("key_checks_total", COUNTER, WORKER, "Exchange keys looked at by what was found.", {o.KeyChecked: 1},
+         result=("ok", "warning", "critical", "failed")),
+    _row("keys", GAUGE, WORKER, "Users' keys by days left, over all workers: take max, not sum.",
+         {o.KeysCounted: "keys"}, verb="set", days_left=DAYS_LEFT),
+    _row("keys_too_mighty", GAUGE, WORKER, "Users' keys that can do more than read, over all workers: take max.",
+         {o.KeysTooMighty: "keys"}, verb="set", right=("trade", "withdraw")),
     _row("http_requests_refused_total", COUNTER, WEB, "Requests that the application never saw.",
          {o.HttpRequestRefused: 1}, code=HTTP_CODES),
     _row("connections_open", GAUGE, WEB, "Accepted connections now.",

@@ -50,6 +50,9 @@ ONE_OF_EACH = (
     o.RequestsPaid(3, 0.05),
     o.PaymentForfeited(3),
     o.BudgetMeasured(headroom=0.6, is_short=True, is_paused=False),
+    o.KeyChecked("warning"),
+    o.KeysCounted("7", 3),
+    o.KeysTooMighty("withdraw", 1),
     o.UpdatesPushed(DataType.BALANCE, connections=5, size_bytes=600, latencies_s={0.005: 1, 7.0: 2, 60.0: 4}),
     o.PushSampled(DataType.BALANCE, 4, connections=2, size_bytes=300, latency_s=0.004),
 )

@@ -67,6 +67,14 @@ class CredentialsCache:
         entry = self._entries.get(user_id)
         return entry is not None and entry.credentials is not None and entry.credentials.version == version
 
+    def versions(self) -> dict[int, int]:
+        """Users whose key was lately in use here, and its version."""
+        return {
+            user_id: entry.credentials.version
+            for user_id, entry in self._entries.items()
+            if entry.credentials is not None
+        }
+
     def forget(self, user_id: int) -> None:
         self._entries.pop(user_id, None)
         self._changes[user_id] = self._changes.get(user_id, 0) + 1
