@@ -7,6 +7,7 @@ can show.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -62,6 +63,11 @@ class Process:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
+    def metric(self, name: str, **labels: str) -> float:
+        """A metric of a push worker, summed over all labels not named; see ``metric_sum``."""
+        told = wait_until(lambda: re.search(r"metrics on port (\d+)", self.log()), 20, "the worker's metrics")
+        return metric_sum(f"http://127.0.0.1:{told[1]}/metrics", name, **labels)
+
     def children(self) -> list[int]:
         return [child.pid for child in psutil.Process(self.pid).children()]
 
@@ -95,7 +101,9 @@ class Stack:
         intervals: str = FAST_INTERVALS,
         frozen: bool = True,
         environ: Mapping[str, str] | None = None,
+        budget_unspent: bool = True,
     ) -> None:
+        """``budget_unspent``: Redis is told that nothing was asked lately, so that nobody waits to be sure of it."""
         self.folder = folder
         self.users = users
         self.web_port = free_port()
@@ -125,6 +133,7 @@ class Stack:
         self._frozen = frozen
         self._web_workers = web_workers
         self._push_workers = push_workers
+        self._budget_unspent = budget_unspent
         self.processes: list[Process] = []
         self.push_workers: list[Process] = []
         self.web: Process
@@ -136,6 +145,8 @@ class Stack:
                 self.start_exchange()
                 self.add_users()
             self.start_web()
+            if self._budget_unspent:
+                self.declare_budget_unspent()
             for _ in range(self._push_workers):
                 self.start_push_worker()
             self.wait_ready()
@@ -150,13 +161,25 @@ class Stack:
         self.exchange = self._spawn("exchange", command)
         wait_until(lambda: _answers(f"{self.exchange_url}/v5/market/time"), 20, "the simulated exchange")
 
+    def declare_budget_unspent(self) -> None:
+        """As only who has started exchange and Redis just now can know."""
+        from pushserver.bus.budgets import Budget
+        from pushserver.bus.connection import connect
+        from pushserver.model import Secret
+
+        client = connect(Secret(self.environ["REDIS_URL"]))
+        Budget(client, self.environ["EGRESS_ID"], 480, 5.0).declare_unspent()
+        client.close()
+
     def start_web(self) -> None:
         address = f"127.0.0.1:{self.web_port}"
         command = [sys.executable, "-m", "gunicorn", "-k", "geventwebsocket", "-w", str(self._web_workers)]
         self.web = self._spawn("web", [*command, "-b", address, "wsgi:app"])
 
-    def start_push_worker(self) -> Process:
-        process = self._spawn(f"push-{len(self.push_workers) + 1}", [sys.executable, "-m", "pushserver.workers"])
+    def start_push_worker(self, **environ: str) -> Process:
+        """``environ`` is added to what all processes of this deployment are given."""
+        command = [sys.executable, "-m", "pushserver.workers"]
+        process = self._spawn(f"push-{len(self.push_workers) + 1}", command, environ)
         self.push_workers.append(process)
         return process
 
@@ -198,6 +221,11 @@ class Stack:
         clock = ManualClock(SystemClock().wall_ms() - issued_ago_s * 1000)
         return Tokens(SharedSecrets(in_use), clock, signing_secret=in_use[0]).mint(user_id, ttl_s)
 
+    def workers_metric(self, name: str, **labels: str) -> float:
+        """The sum over all push workers that live; see ``metric_sum``."""
+        living = [worker for worker in self.push_workers if worker.popen.poll() is None]
+        return sum(worker.metric(name, **labels) for worker in living)
+
     def logs(self) -> str:
         return "\n".join(f"=== {process.name}\n{process.log()[-4000:]}" for process in self.processes)
 
@@ -206,10 +234,22 @@ class Stack:
             process.stop()
         self.valkey.stop()
 
-    def _spawn(self, name: str, command: list[str]) -> Process:
-        process = Process(name, command, self.environ, self.folder)
+    def _spawn(self, name: str, command: list[str], environ: Mapping[str, str] | None = None) -> Process:
+        process = Process(name, command, {**self.environ, **(environ or {})}, self.folder)
         self.processes.append(process)
         return process
+
+
+def metric_sum(url: str, name: str, **labels: str) -> float:
+    """``push_<name>`` of a page of metrics, summed over all labels not named; 0 when there is none."""
+    with urllib.request.urlopen(url, timeout=10) as page:
+        text = page.read().decode()
+    wanted = [f'{label}="{value}"' for label, value in labels.items()]
+    return sum(
+        float(value)
+        for given, value in re.findall(rf"^push_{name}(\{{.*\}})? (\S+)$", text, re.M)
+        if all(label in given for label in wanted)
+    )
 
 
 def status_of(url: str) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import time
@@ -25,7 +24,7 @@ import redis
 from tests.conftest import require
 from tests.ports import free_ports
 from tests.system.blackbox import TYPES, ChaosRun, count
-from tests.system.harness import Stack, status_of, wait_until
+from tests.system.harness import Stack, metric_sum, status_of, wait_until
 from tests.system.proxy import Direction, Link, Proxy
 from tests.system.redis_servers import Server, valkey_binary
 
@@ -75,14 +74,7 @@ class Chaos:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric of the web workers over all labels not named."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.stack.web_metrics_port}/metrics", timeout=5) as page:
-            text = page.read().decode()
-        wanted = [f'{label}="{value}"' for label, value in labels.items()]
-        return sum(
-            float(value)
-            for given, value in re.findall(rf"^push_{name}(\{{.*\}})? (\S+)$", text, re.M)
-            if all(label in given for label in wanted)
-        )
+        return metric_sum(f"http://127.0.0.1:{self.stack.web_metrics_port}/metrics", name, **labels)
 
     def restart(self, *, empty: bool = False, environ: dict[str, str] | None = None) -> None:
         """After a kill."""
@@ -153,7 +145,7 @@ def wallet_that_stands_still(run: ChaosRun) -> Iterator[None]:
 
 def test_R2_G04_G07_a_restart_that_loses_the_data(chaos: Chaos) -> None:
     run = chaos.run
-    for _ in range(3):
+    for _ in range(3 if NIGHTLY else 1):
         with row(chaos, INTERVAL_S + 3), wallet_that_stands_still(run):
             run.random_moment()
             run.fault("R2", "redis", chaos.admin.flushall)
@@ -238,11 +230,11 @@ def test_R7_a_slow_way_to_redis(chaos: Chaos) -> None:
         with run.during("R7", "redis"):
             chaos.proxy.latency(0.2, Direction.TO_CLIENT)
             chaos.proxy.bandwidth(100_000)
-            run.let_pass(60 if NIGHTLY else 10)
+            run.let_pass(60 if NIGHTLY else 6)
             links = len(chaos.proxy.links)
             chaos.proxy.passes()
         in_time, all_ = (now - then for now, then in zip(chaos.delivered(), before, strict=True))
-        assert all_ > 40
+        assert all_ > 25
         assert in_time >= 0.99 * all_
     # Nothing piles up: as many connections as there are greenlets that have something to ask, and no more.
     assert links < 100

@@ -26,18 +26,22 @@ done is a block: ``with run.during("E2", "exchange", ban=True, blocks=frozenset(
 judges what to expect: ``gap`` (bus messages may be lost; the default for every kind that begins with R), ``ban``,
 ``blocks`` and ``users`` (these types of these users cannot be read: their clients must be told).
 
+Several rows of the fault matrix may share one deployment: ``with row(run, within_s=5.0) as found: …`` judges each by
+its own part of the logs and prints how long the recovery from each fault took.
+
 ``judge(logs)`` and ``measure(logs)`` are pure; the verdicts are ``invented``, ``foreign``, ``regressed``,
 ``repeated``, ``unsolicited``, ``missing_final``, ``silent_stale``, ``over_budget``, ``double_fetch`` and
 ``secret_seen``.
 """
 
-from tests.system.blackbox.figures import Figures, Spread, measure
+from tests.system.blackbox.figures import Aftermath, Figures, Spread, measure
 from tests.system.blackbox.logs import TYPES, Answer, Change, Checkpoint, Entry, Fault, Logs
+from tests.system.blackbox.rows import Row, row
 from tests.system.blackbox.rules import Finding, Rules
 from tests.system.blackbox.run import ChaosRun
 from tests.system.blackbox.verdicts import VERDICTS, count, judge
 
 __all__ = [
-    "TYPES", "VERDICTS", "Answer", "Change", "ChaosRun", "Checkpoint", "Entry", "Fault", "Figures", "Finding", "Logs",
-    "Rules", "Spread", "count", "judge", "measure",
+    "TYPES", "VERDICTS", "Aftermath", "Answer", "Change", "ChaosRun", "Checkpoint", "Entry", "Fault", "Figures",
+    "Finding", "Logs", "Row", "Rules", "Spread", "count", "judge", "measure", "row",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tests.system.blackbox.logs import Entry, Fault, Logs
@@ -40,6 +40,14 @@ class Aftermath:
     reconvergence_s: Spread
     away_s: Spread
 
+    def line(self) -> str:
+        """For people."""
+        lasted_s = self.fault.t_end - self.fault.t_start
+        return (
+            f"{self.fault.kind} {self.fault.target} ({lasted_s:.1f} s)  "
+            f"back to the truth {_text(self.reconvergence_s)}  away {_text(self.away_s)}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -63,13 +71,7 @@ class Figures:
             f"snapshot   {_text(self.snapshot_s)}",
             f"{self.fetches_per_change:.2f} fetches and {self.bytes_per_change:.0f} bytes per change",
         ]
-        for aftermath in self.faults:
-            fault = aftermath.fault
-            lasted_s = fault.t_end - fault.t_start
-            lines.append(
-                f"{fault.kind} {fault.target} ({lasted_s:.1f} s)  back to the truth {_text(aftermath.reconvergence_s)}"
-                f"  away {_text(aftermath.away_s)}"
-            )
+        lines += [aftermath.line() for aftermath in self.faults]
         return lines
 
 
@@ -100,10 +102,11 @@ def measure(logs: Logs) -> Figures:
     )
 
 
-def lag_within(logs: Logs, from_s: float, until_s: float) -> Spread:
-    """From each change within that time until each client showed it or something newer."""
+def lag_within(logs: Logs, from_s: float, until_s: float, users: Container[int] | None = None) -> Spread:
+    """From each change within that time until each client (of these users) showed it or something newer."""
     truth = Truth(logs.changes)
-    shown = _shown(holdings(logs.entries, truth), truth)
+    held = [holding for holding in holdings(logs.entries, truth) if users is None or holding.user in users]
+    shown = _shown(held, truth)
     return Spread.of([at - since for since, at in shown if from_s <= since < until_s])
 
 

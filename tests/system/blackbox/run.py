@@ -163,6 +163,10 @@ class ChaosRun:
         finally:
             self.faults.append(Fault(t_start, time.monotonic(), kind, target, **marks))
 
+    def now(self) -> float:
+        """The time that all logs are in."""
+        return time.monotonic()
+
     def let_pass(self, seconds: float) -> None:
         """Load and clients go on meanwhile."""
         until = time.monotonic() + seconds
