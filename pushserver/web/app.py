@@ -13,6 +13,7 @@ from pushserver.bus import keys, signals
 from pushserver.bus.access import AccessList
 from pushserver.bus.connection import connect
 from pushserver.bus.ears import open_ears
+from pushserver.bus.health import HealthStore
 from pushserver.bus.login_limits import LoginLimits
 from pushserver.bus.pauses import Pauses
 from pushserver.bus.schedule import Schedule
@@ -25,6 +26,7 @@ from pushserver.observers import LifecycleReported, Observers
 from pushserver.schema_upgrade import start_upgrade
 from pushserver.settings import Settings
 from pushserver.tokens import tokens_from_settings
+from pushserver.web.account_health import AccountHealthNews
 from pushserver.web.admission import Admission
 from pushserver.web.api.answers import register_error_handlers
 from pushserver.web.api.blueprint import create_api
@@ -79,11 +81,15 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     handlers = Handlers(deliveries, manager, tokens, access, states, schedule, settings.push_intervals, clock)
     sign_in.manager, sign_in.resume, sockets.handlers = manager, handlers.resume, handlers.by_name()
     kicks = Kicks(sockets, access, accounts.access_rules)
+    health = HealthStore(redis_client)
+    health_news = AccountHealthNews(health, lambda: sockets.by_user)
+    sign_in.greet = health_news.greet
 
     def on_signal(payload: bytes) -> None:
         signal = signals.parse(payload)
         if signal is not None:
             kicks.on_signal(signal)
+            health_news.on_signal(signal)
 
     plain = {keys.EMITTER_CHANNEL.encode(): manager.on_queue_message, keys.SIGNALS_CHANNEL.encode(): on_signal}
 
@@ -93,7 +99,11 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
         else:
             deliveries.on_message(channel, payload)
 
-    listener = open_ears(settings.redis_url, redis_client, clock, observer, on_message, deliveries.reread)
+    def on_restored() -> None:
+        deliveries.reread()
+        health_news.reread()
+
+    listener = open_ears(settings.redis_url, redis_client, clock, observer, on_message, on_restored)
     deliveries.listener = listener
 
     app = Flask("pushserver", static_folder=None)
@@ -102,7 +112,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     exchange = BybitExchange(settings.bybit_rest_url, settings.bybit_markets, clock, observer)
     limits = LoginLimits(redis_client)
     verifier = GatedVerifier(exchange, Pauses(redis_client, settings.egress_id), observer)
-    services = ApiServices(accounts, tokens, access, limits, verifier, states, redis_client, clock, observer)
+    services = ApiServices(accounts, tokens, access, limits, verifier, states, health, redis_client, clock, observer)
     app.register_blueprint(create_api(services, settings.cors_origins))
     if settings.console:
         app.register_blueprint(create_console())

@@ -45,6 +45,8 @@ class Phone:
     #: State and reason last told of each type; a type never mentioned is live.
     told: dict[DataType, tuple[Freshness, str]] = field(default_factory=dict)
     told_error: str = ""
+    #: The digest of the last ``account_health`` that was not ok; blank when there was none, or it is over.
+    told_health: str = ""
     expiry_announced: bool = False
     kicked: bool = False
 

@@ -62,10 +62,12 @@ class UserTally(Protocol):
 
 class SignIn:
     """``manager`` keeps the ordinary rooms; ``resume`` subscribes to what the phone's auth payload names and returns
-    what follows its ``connected``. Both are set by the composition root."""
+    what follows its ``connected``; ``greet`` is given each phone that was told that. All are set by the composition
+    root."""
 
     manager: Any
     resume: Callable[[Phone, object], Callable[[], None]]
+    greet: Callable[[Phone], None]
 
     def __init__(
         self,
@@ -106,6 +108,7 @@ class SignIn:
         follow = self.resume(phone, auth)
         phone.emit("connected", connected_payload(phone))
         follow()
+        self.greet(phone)
 
     def forget(self, phone: Phone, reason: str) -> None:
         """Take back everything the phone was given."""

@@ -23,7 +23,7 @@ from pushserver.errors import CredentialsUnreadable, ExchangeError, KeyRefused, 
 from pushserver.feeds.key_health import AccountHealth, health_of, refused
 from pushserver.model import Credentials, DataType
 from pushserver.observers import KeyChecked, KeysCounted, KeysTooMighty, Observer
-from pushserver.workers.asking import Silenced
+from pushserver.workers.asking import Silenced, Urgency
 from pushserver.workers.memo import Memo
 from pushserver.workers.statuses import FALLBACK_MESSAGE, MESSAGES
 
@@ -46,8 +46,12 @@ COUNT_EVERY_S = 30.0
 
 
 class KeyQuestions(Protocol):
+    """See Asking."""
+
+    def pay(self, count: int, urgency: Urgency) -> None: ...
+
     def key_information(self, credentials: Credentials, deadline_s: float) -> Mapping[str, Any]:
-        """Paid for. Raises Silenced, ExchangeError, StoreUnavailable."""
+        """Raises Silenced, ExchangeError, StoreUnavailable."""
         ...
 
 
@@ -74,11 +78,14 @@ class Shelves:
 
 
 class Guardian:
-    """``run`` it in a greenlet of its own. ``is_short`` tells that routine work must wait for the budget."""
+    """``run`` it in a greenlet of its own.
+
+    ``questions_of(user_id)`` is who asks for that user; ``is_short`` tells that requests wait for the budget.
+    """
 
     def __init__(
         self,
-        questions: KeyQuestions,
+        questions_of: Callable[[int], KeyQuestions],
         credentials: KeysInUse,
         states: Watching,
         shelves: Shelves,
@@ -86,7 +93,7 @@ class Guardian:
         observer: Observer,
         is_short: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._questions = questions
+        self._questions_of = questions_of
         self._credentials = credentials
         self._states = states
         self._shelves = shelves
@@ -176,7 +183,9 @@ class Guardian:
             # The rounds know already, and try it again themselves once a day.
             return refused(memo.stop.code, MESSAGES.get(memo.stop.code, FALLBACK_MESSAGE))
         try:
-            information = self._questions.key_information(credentials, self._clock.monotonic_s() + DEADLINE_S)
+            questions = self._questions_of(check.user_id)
+            questions.pay(1, Urgency.ROUTINE)
+            information = questions.key_information(credentials, self._clock.monotonic_s() + DEADLINE_S)
         except KeyRefused as error:
             return refused(error.code, MESSAGES.get(error.code, FALLBACK_MESSAGE))
         except ExchangeError as error:

@@ -15,6 +15,7 @@ from pushserver.accounts.store import AccountStore
 from pushserver.bus import keys
 from pushserver.bus.access import AccessList
 from pushserver.bus.connection import connect
+from pushserver.bus.health import HealthStore
 from pushserver.bus.login_limits import LoginLimits
 from pushserver.bus.signals import Signal, parse
 from pushserver.bus.states import States
@@ -81,6 +82,7 @@ class World:
             limits=LoginLimits(redis),
             verifier=self.exchange,
             states=States(redis, self.clock),
+            health=HealthStore(redis),
             redis_client=redis,
             clock=self.clock,
             observer=self.observer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 from flask import Blueprint, Response, jsonify
@@ -57,6 +58,7 @@ def add_exchange_key(api: Blueprint, services: ApiServices) -> None:
         summary = _verified_and_stored(services, claims.user_id, Credentials(api_key, api_secret))
         _forget_states(services, claims.user_id, replaced=True)
         _tell(services, claims.user_id)
+        _tell_health(services, claims.user_id, summary)
         return _shown(services, summary)
 
     @api.delete("/exchange-key")
@@ -65,6 +67,7 @@ def add_exchange_key(api: Blueprint, services: ApiServices) -> None:
         if services.accounts.delete_key(claims.user_id):
             _forget_states(services, claims.user_id, replaced=False)
             _tell(services, claims.user_id)
+            _tell_health(services, claims.user_id, None)
         return Response(status=204)
 
 
@@ -85,7 +88,8 @@ def _verified_and_stored(services: ApiServices, user_id: int, credentials: Crede
         services.limits.take_back(subject)
         raise
     services.limits.take_back(subject)
-    return services.accounts.set_key(user_id, credentials.api_key, credentials.api_secret, facts)
+    summary = services.accounts.set_key(user_id, credentials.api_key, credentials.api_secret, facts)
+    return dataclasses.replace(summary, facts=facts)
 
 
 def _asked_about(services: ApiServices, user_id: int, summary: KeySummary) -> KeySummary:
@@ -99,6 +103,8 @@ def _asked_about(services: ApiServices, user_id: int, summary: KeySummary) -> Ke
         information = services.verifier.key_information(credentials, services.clock.monotonic_s() + LOOK_LIMIT_S)
         facts = read_facts(information, services.clock.wall_ms() // 1000)
         summary = services.accounts.set_key_facts(user_id, credentials.version, facts) or summary
+        if summary.version == credentials.version:
+            _tell_health(services, user_id, dataclasses.replace(summary, facts=facts))
         services.limits.forget(subject)
     except (ExchangeError, OverCapacity, StoreUnavailable, CredentialsUnreadable) as error:
         # What is stored can be shown all the same; it carries its warning, and the next look asks again.
@@ -125,6 +131,19 @@ def _tell(services: ApiServices, user_id: int) -> None:
     except StoreUnavailable as error:
         # The key is stored; the push workers hear of it when they next look for themselves.
         logger.warning("the change of an exchange key was not announced: %s", error.message)
+
+
+def _tell_health(services: ApiServices, user_id: int, verified: KeySummary | None) -> None:
+    """What was just learnt of a key is what the push workers would ask for; None: there is no key any more."""
+    now_ms = services.clock.wall_ms()
+    try:
+        if verified is None:
+            services.health.forget(user_id)
+        else:
+            services.health.record(user_id, verified.version, judged(verified.facts, now_ms // 1000), now_ms)
+    except StoreUnavailable as error:
+        # The key is stored; the next daily check tells.
+        logger.warning("the health of an exchange key was not announced: %s", error.message)
 
 
 def _shown(services: ApiServices, summary: KeySummary) -> Response:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from pushserver.accounts.store import AccountStore
 from pushserver.bus.access import AccessList
+from pushserver.bus.health import HealthStore
 from pushserver.bus.login_limits import LoginLimits
 from pushserver.bus.states import States
 from pushserver.clock import Clock
@@ -35,6 +36,7 @@ class ApiServices:
     limits: LoginLimits
     verifier: KeyVerifier
     states: States
+    health: HealthStore
     redis_client: Any
     clock: Clock
     observer: Observer
