@@ -97,7 +97,7 @@ class Settings:
             ),
             bybit_markets=reader.read("BYBIT_MARKETS", "linear:USDT", values.markets),
             push_intervals=reader.read("PUSH_INTERVALS", "", values.intervals),
-            bybit_ip_requests_per_5s=reader.integer("BYBIT_IP_REQUESTS_PER_5S", 480, 1, 600),
+            bybit_ip_requests_per_5s=reader.integer("BYBIT_IP_REQUESTS_PER_5S", 480, 10, 600),
             egress_id=reader.read("EGRESS_ID", socket.gethostname(), values.identifier),
             worker_concurrency=reader.integer("WORKER_CONCURRENCY", 100, 1, 10_000),
             web_concurrency=reader.integer("WEB_CONCURRENCY", 2, 1, 512),

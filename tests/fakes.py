@@ -205,10 +205,20 @@ class FakePauses:
         self.probing = False
 
     def pause(self, seconds: float, code: str) -> bool:
-        self.until_ms, self.code, self.probing = self._clock.wall_ms() + round(seconds * 1000), code, False
+        until_ms = self._clock.wall_ms() + round(seconds * 1000)
+        self.probing = False
+        if self.until_ms is not None and self.until_ms + 1000 >= until_ms:
+            return False
+        self.until_ms, self.code = until_ms, code
         return True
 
-    def gate(self) -> Any:
+    def suspect(self, code: str) -> bool:
+        if self.until_ms is not None:
+            return False
+        self.until_ms, self.code, self.probing = self._clock.wall_ms(), code, True
+        return True
+
+    def gate(self, may_probe: bool = True) -> Any:
         from pushserver.bus.pauses import OPEN, Gate
 
         if self.until_ms is None:
@@ -216,13 +226,50 @@ class FakePauses:
         left_s = (self.until_ms - self._clock.wall_ms()) / 1000
         if left_s > 0:
             return Gate("paused", left_s, self.until_ms, self.code)
-        if not self.probing:
+        if may_probe and not self.probing:
             self.probing = True
             return Gate("probe", 0.0, self.until_ms, self.code)
         return Gate("paused", 1.0, self.until_ms, self.code)
 
     def clear(self) -> None:
         self.until_ms = None
+
+
+class FakeBudget:
+    """Grants everything at once while the address is not paused, unless ``grants`` says how much the next get."""
+
+    burst = 10
+    rate_per_s = 85.0
+
+    def __init__(self, pauses: FakePauses, clock: Clock) -> None:
+        self._pauses = pauses
+        self._clock = clock
+        self.spent: list[int] = []
+        self.grants: list[int] = []
+        self.owed = 0
+        self.slow = False
+
+    def spend(
+        self, *sizes: int, horizon_s: float = 0.0, may_probe: bool = False, known_pause: Any = None
+    ) -> Any:  # fmt: skip
+        from pushserver.bus.budgets import VALID_S, Grant
+
+        if known_pause is not None and known_pause[0] > 0:
+            self._pauses.pause(*known_pause)
+        gate = self._pauses.gate(may_probe)
+        if gate.verdict != "open":
+            return Grant(0, gate.left_s, (), gate)
+        paid = sizes[: self.grants.pop(0)] if self.grants else sizes
+        self.spent += paid
+        now_s = self._clock.monotonic_s()
+        return Grant(sum(paid), 0.01 * (len(paid) < len(sizes)), ((now_s, now_s + VALID_S),) * len(paid))
+
+    def owe(self, requests: int) -> None:
+        self.owed += requests
+
+    def reopen(self, slowly: bool) -> None:
+        self._pauses.clear()
+        self.slow = slowly
 
 
 class FakeMemos:

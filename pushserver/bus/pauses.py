@@ -40,6 +40,7 @@ class Pauses:
         self._keys = [keys.pause(egress_id), keys.pause_probe(egress_id)]
         self._pause = scripts.load(client, "pause")
         self._gate = scripts.load(client, "pause_gate")
+        self._suspect = scripts.load(client, "suspect")
 
     def pause(self, seconds: float, code: str) -> bool:
         """Nobody behind this address asks anything for ``seconds``; True when that is longer than was known."""
@@ -48,6 +49,16 @@ class Pauses:
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
         return bool(grew)
+
+    def suspect(self, code: str) -> bool:
+        """Everybody waits while one finds out whether the address is refused: the caller, if True.
+
+        It must ``pause``, or reopen the budget, within ``PROBE_LEASE_S``; False: others know or find out.
+        """
+        try:
+            return bool(self._suspect(keys=self._keys, args=[code, round(PROBE_LEASE_S * 1000)]))
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
 
     def gate(self) -> Gate:
         """To be asked before every request."""

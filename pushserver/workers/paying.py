@@ -19,6 +19,7 @@ from pushserver.bus.budgets import LONGEST_HORIZON_S, Budget, Grant
 from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable
 from pushserver.observers import BudgetMeasured, Observer, PaymentForfeited, RequestsPaid
+from pushserver.workers.quiet import PROBED_S, Quiet, Silenced
 
 #: Payments asked for in one go.
 BATCH = 16
@@ -26,8 +27,6 @@ BATCH = 16
 SHORT_S = 0.1
 #: After this a payment is given up; the round ends and its user waits in the schedule, where others wait too.
 PATIENCE_S = 2.0
-#: How long others may keep us waiting who only have to see what a prober finds.
-PROBED_S = 1.0
 #: What a user may spend before others go first: so many requests at once, so many each second.
 USER_BURST = 24
 USER_RATE_PER_S = 8.0
@@ -56,16 +55,6 @@ HORIZONS_S = {
     Urgency.ROUTINE: 0.1,
     Urgency.EXCESSIVE: 0.1,
 }
-
-
-class Silenced(Exception):
-    """Nothing may be asked from this address for ``left_s``: expected, hence no failure of the user."""
-
-    def __init__(self, left_s: float, until_ms: int, code: str) -> None:
-        super().__init__(code)
-        self.left_s = left_s
-        self.until_ms = until_ms
-        self.code = code
 
 
 class ProbeWanted(Exception):
@@ -103,7 +92,7 @@ class Cashier:
         self._settling = False
         self._more_urgent = Event()
         self._closed_until_s = 0.0
-        self._silent: tuple[float, str] | None = None
+        self.quiet = Quiet(clock)
         self._users = _Shares(clock)
 
     def pay(self, count: int, urgency: Urgency, user_id: int = 0, *, may_probe: bool = False) -> float:
@@ -120,7 +109,7 @@ class Cashier:
             urgency = Urgency.EXCESSIVE
         asked_s = self._clock.monotonic_s()
         while True:
-            self.check_silence()
+            self.quiet.check()
             payment = self._ask_for(count, urgency, asked_s, may_probe)
             from_s, until_s = self._answer(payment)
             now_s = self._clock.monotonic_s()
@@ -128,7 +117,7 @@ class Cashier:
                 self._clock.sleep(from_s - now_s)
                 now_s = self._clock.monotonic_s()
             if now_s <= until_s:
-                self.check_silence()
+                self.quiet.check()
                 self._observer.record(RequestsPaid(count, now_s - asked_s))
                 return until_s
             self._observer.record(PaymentForfeited(count))
@@ -153,27 +142,10 @@ class Cashier:
 
     def look(self) -> None:
         """Learn how things stand, for the metrics and before the first user is claimed. Raises StoreUnavailable."""
-        grant = self.budget.spend(known_pause=self._known_pause())
+        grant = self.budget.spend(known_pause=self.quiet.known())
         self._note(grant)
         is_paused = grant.gate.verdict != "open"
         self._observer.record(BudgetMeasured(max(0.0, 1.0 - grant.used_share), self.is_short, is_paused))
-
-    def silence(self, left_s: float, code: str) -> None:
-        """For this process, at once: nothing that was paid for is sent any more either."""
-        self._silent = self._clock.monotonic_s() + left_s, code
-
-    def lift_silence(self) -> None:
-        self._silent = None
-
-    def check_silence(self) -> None:
-        """Raises Silenced."""
-        if self._silent is None:
-            return
-        ends_s, code = self._silent
-        left_s = ends_s - self._clock.monotonic_s()
-        if left_s > 0:
-            raise Silenced(left_s, self._clock.wall_ms() + round(left_s * 1000), code)
-        self._silent = None
 
     def _ask_for(self, count: int, urgency: Urgency, asked_s: float, may_probe: bool) -> _Payment:
         self._payments += 1
@@ -193,9 +165,8 @@ class Cashier:
         except gevent.Timeout:
             # The rest of the round's time would not do for its requests.
             self._give_up(payment)
-            raise Silenced(
-                SHORT_S, self._clock.wall_ms() + round(SHORT_S * 1000), StoreUnavailable.code
-            ) from None  # fmt: skip
+            until_ms = self._clock.wall_ms() + round(SHORT_S * 1000)
+            raise Silenced(SHORT_S, until_ms, StoreUnavailable.code) from None
         except gevent.GreenletExit:
             self._give_up(payment)
             raise
@@ -232,7 +203,7 @@ class Cashier:
                 *(payment.count for payment in batch),
                 horizon_s=HORIZONS_S[urgency],
                 may_probe=any(payment.may_probe for payment in batch),
-                known_pause=self._known_pause(),
+                known_pause=self.quiet.known(),
             )
         except StoreUnavailable as failure:
             message = failure.message
@@ -260,7 +231,7 @@ class Cashier:
             prober.answer.set_exception(ProbeWanted(gate.until_ms, gate.code))
             left_s = PROBED_S
         else:
-            self.silence(left_s, gate.code)
+            self.quiet.learn(gate)
         for payment in batch:
             payment.answer.set_exception(Silenced(left_s, gate.until_ms, gate.code))
         self._fail_all(lambda: Silenced(left_s, gate.until_ms, gate.code))
@@ -274,11 +245,6 @@ class Cashier:
         # Only an unknown budget is closed for longer than anybody can have reserved.
         is_closed = grant.gate.verdict == "open" and grant.wait_s > LONGEST_HORIZON_S
         self._closed_until_s = self._clock.monotonic_s() + grant.wait_s if is_closed else 0.0
-
-    def _known_pause(self) -> tuple[float, str] | None:
-        if self._silent is None:
-            return None
-        return max(0.0, self._silent[0] - self._clock.monotonic_s()), self._silent[1]
 
 
 class _Shares:

@@ -15,6 +15,7 @@ import gevent
 from pushserver import logs
 from pushserver.accounts.store import AccountStore
 from pushserver.bus import keys, signals
+from pushserver.bus.budgets import Budget
 from pushserver.bus.connection import connect
 from pushserver.bus.ears import open_ears
 from pushserver.bus.memos import Memos
@@ -29,9 +30,10 @@ from pushserver.metrics import PrometheusObserver, serve_worker_metrics
 from pushserver.observers import LifecycleReported, Observers
 from pushserver.schema_upgrade import start_upgrade
 from pushserver.settings import Settings
-from pushserver.workers.asking import Asking
+from pushserver.workers.asking import Asking, open_desk
 from pushserver.workers.credentials import CredentialsCache
 from pushserver.workers.figures import Figures
+from pushserver.workers.paying import Cashier
 from pushserver.workers.pool import WorkerPool, holder_name
 from pushserver.workers.round_state import Tools
 from pushserver.workers.statuses import Statuses
@@ -42,6 +44,8 @@ logger = logging.getLogger(__name__)
 EXIT_STOPPED = 0
 EXIT_SETTINGS_WRONG = 2
 EXIT_FORCED = 130
+#: The exchange counts the requests of an address in windows of this length.
+BUDGET_WINDOW_S = 5.0
 #: How long the start waits for the database, so that its first connection is open before anybody is in a hurry.
 OPEN_DATABASE_S = 2.0
 #: How long rounds under way may take once the worker is told to stop.
@@ -75,11 +79,14 @@ def run(settings: Settings) -> int:
     states = States(redis_client, clock)
     accounts = AccountStore.open(settings.database_url, settings.credentials_keys, clock)
     credentials = CredentialsCache(accounts, clock)
+    budget = Budget(redis_client, settings.egress_id, settings.bybit_ip_requests_per_5s, BUDGET_WINDOW_S, clock=clock)
+    cashier = Cashier(budget, clock, observer, rng)
     exchange = BybitExchange(
         settings.bybit_rest_url, settings.bybit_markets, clock, observer, concurrency=settings.worker_concurrency
     )
+    desk = open_desk(exchange, Pauses(redis_client, settings.egress_id), cashier, clock, observer)
     tools = Tools(
-        asking=Asking(exchange, Pauses(redis_client, settings.egress_id), clock, observer),
+        asking=Asking([desk], clock),
         states=states,
         credentials=credentials,
         figures=Figures(settings.bybit_markets),

@@ -11,15 +11,16 @@ from pushserver.clock import ManualClock
 from pushserver.model import DataType, Market
 from pushserver.observers import Record, RecordingObserver
 from pushserver.settings import DEFAULT_INTERVALS
-from pushserver.workers.asking import Asking
+from pushserver.workers.asking import Asking, open_desk
 from pushserver.workers.credentials import CredentialsCache
 from pushserver.workers.fetching import Ending, Round
 from pushserver.workers.figures import Figures
 from pushserver.workers.memo import Memo
+from pushserver.workers.paying import Cashier
 from pushserver.workers.round_state import RoundState, Tools
 from pushserver.workers.statuses import Statuses
 from pushserver.workers.timing import Timing
-from tests.fakes import FakeExchange, FakeKeys, FakeMemos, FakePauses, FakeStates
+from tests.fakes import FakeBudget, FakeExchange, FakeKeys, FakeMemos, FakePauses, FakeStates
 
 ALL = frozenset(DataType)
 
@@ -40,8 +41,10 @@ class Bench:
         self.schedule = MemorySchedule(self.clock)
         states: Any = self.states
         pauses: Any = self.pauses
+        self.budget: Any = FakeBudget(self.pauses, self.clock)
+        cashier = Cashier(self.budget, self.clock, self.observer)
         self.tools = Tools(
-            asking=Asking(self.exchange, pauses, self.clock, self.observer),
+            asking=Asking([open_desk(self.exchange, pauses, cashier, self.clock, self.observer)], self.clock),
             states=states,
             credentials=self.credentials,
             figures=Figures([Market("linear", "USDT")]),

@@ -13,6 +13,7 @@ import gevent
 import pytest
 
 from pushserver.bus import keys
+from pushserver.bus.budgets import Budget
 from pushserver.bus.connection import connect
 from pushserver.bus.memos import Memos
 from pushserver.bus.pauses import Pauses
@@ -24,9 +25,10 @@ from pushserver.model import DataType, Freshness, Market, Secret
 from pushserver.observers import FreshnessChanged, LifecycleReported, RecordingObserver, RoundFinished, StateCommitted
 from pushserver.workers import pool as pool_module
 from pushserver.workers import round_state
-from pushserver.workers.asking import Asking
+from pushserver.workers.asking import Asking, open_desk
 from pushserver.workers.credentials import CredentialsCache
 from pushserver.workers.figures import Figures
+from pushserver.workers.paying import Cashier
 from pushserver.workers.pool import WorkerPool
 from pushserver.workers.round_state import Tools
 from pushserver.workers.statuses import Statuses
@@ -63,8 +65,12 @@ class Site:
 
     def start(self, concurrency: int = 10) -> WorkerPool:
         states = States(self.client, self.clock)
+        budget = Budget(self.client, "here", 480, 5.0)
+        budget.declare_unspent()
+        cashier = Cashier(budget, self.clock, self.observer)
+        desk = open_desk(self.exchange, Pauses(self.client, "here"), cashier, self.clock, self.observer)
         tools = Tools(
-            asking=Asking(self.exchange, Pauses(self.client, "here"), self.clock, self.observer),
+            asking=Asking([desk], self.clock),
             states=states,
             credentials=CredentialsCache(FakeKeys(), self.clock),
             figures=Figures([Market("linear", "USDT")]),
