@@ -57,6 +57,12 @@ DROP_REASONS = (
     "oversize", "malformed", "seq_ahead", "not_an_event", "misaddressed", "method_not_allowed", "room_not_allowed",
 )  # fmt: skip
 
+STREAM_STATES = ("connecting", "authenticating", "subscribing", "live")
+STREAM_LOSSES = (
+    "unreachable", "handshake", "auth", "subscription", "unanswered", "silent", "closed", "broken", "stopped",
+)  # fmt: skip
+STREAM_TOPICS = ("position", "order", "wallet", "execution")
+STREAM_ODDITIES = ("malformed", "foreign_topic", "early", "duplicate")
 DAYS_LEFT = ("expired", "1", "7", "30", "90", "more", "never")
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -157,6 +163,30 @@ CATALOGUE = (
          {o.KeysCounted: "keys"}, verb="set", days_left=DAYS_LEFT),
     _row("keys_too_mighty", GAUGE, WORKER, "Users' keys that can do more than read, over all workers: take max.",
          {o.KeysTooMighty: "keys"}, verb="set", right=("trade", "withdraw")),
+    _row("streams", GAUGE, WORKER, "Private streams of this process.", {o.StreamsCounted: "streams"}, verb="set",
+         state=STREAM_STATES),
+    _row("stream_connects_total", COUNTER, WORKER, "Connections begun for private streams.", {o.StreamStarted: 1}),
+    _row("stream_losses_total", COUNTER, WORKER, "Private streams that ended, refusals included.", {o.StreamEnded: 1},
+         reason=STREAM_LOSSES),
+    _row("stream_oddities_total", COUNTER, WORKER, "Input of private streams that means nothing to us.",
+         {o.StreamOddity: 1}, kind=STREAM_ODDITIES),
+    _row("stream_hints_total", COUNTER, WORKER, "Changes that private streams told of.",
+         {o.StreamHinted: lambda record: record.is_news}, topic=STREAM_TOPICS),
+    _row("stream_repeats_total", COUNTER, WORKER, "Events of private streams that told nothing new.",
+         {o.StreamHinted: lambda record: not record.is_news}, topic=STREAM_TOPICS),
+    _row("hint_claim_seconds", HISTOGRAM, WORKER, "From a hint's wake to the claim that looks after it.",
+         {o.HintServed: "delay_s"}, buckets=REQUEST_BUCKETS),
+    _row("homes", GAUGE, WORKER, "Users whose home this process is.", {o.HomesCounted: "homes"}, verb="set"),
+    _row("homes_swept_total", COUNTER, WORKER, "Homes of other processes that ended without a word.",
+         {o.HomesSwept: "homes"}),
+    _row("ticker_age_seconds", GAUGE, WORKER, "Since the ticker was last heard.", {o.TickerMeasured: "age_s"},
+         verb="set"),
+    _row("ticker_symbols_wanted", GAUGE, WORKER, "Symbols that users of this process hold.",
+         {o.TickerMeasured: "wanted"}, verb="set"),
+    _row("ticker_symbols_fresh", GAUGE, WORKER, "Of these, symbols with a current mark price.",
+         {o.TickerMeasured: "fresh"}, verb="set"),
+    _row("ticker_losses_total", COUNTER, WORKER, "Ticker connections that ended.", {o.TickerEnded: 1},
+         reason=STREAM_LOSSES),
     _row("http_requests_refused_total", COUNTER, WEB, "Requests that the application never saw.",
          {o.HttpRequestRefused: 1}, code=HTTP_CODES),
     _row("connections_open", GAUGE, WEB, "Accepted connections now.",

@@ -11,6 +11,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pushserver.model import DataType
+from pushserver.stream_records import (
+    HintServed as HintServed,
+    HomesCounted as HomesCounted,
+    HomesSwept as HomesSwept,
+    StreamEnded as StreamEnded,
+    StreamHinted as StreamHinted,
+    StreamOddity as StreamOddity,
+    StreamsCounted as StreamsCounted,
+    StreamStarted as StreamStarted,
+    TickerEnded as TickerEnded,
+    TickerMeasured as TickerMeasured,
+)
 from pushserver.worker_records import (
     AddressPaused as AddressPaused,
     BudgetMeasured as BudgetMeasured,
