@@ -1,12 +1,17 @@
 """Drives the rounds: claims users while slots are free, runs each in a greenlet, gives every claim back.
 
+No more users are claimed than can be paid for soon: the others wait in the schedule, where the longest overdue goes
+first, so that when the budget or the workers are short all intervals stretch evenly.
+
 Redis may be away for any time: then nothing is claimed, what was under way is given back when it returns, and each
 change is reported once.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 import random
 import secrets
 
@@ -23,6 +28,7 @@ from pushserver.workers.backoff import next_delay
 from pushserver.workers.fetching import Ending, Round
 from pushserver.workers.memo import Memo
 from pushserver.workers.round_state import LEASE_S, RoundState, Tools
+from pushserver.workers.slots import Slots
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +42,13 @@ BATCH = 50
 RETRY_PAUSES_S = (0.1, 0.3, 0.7, 1.5)
 #: How often rounds under way are looked at for phones to be told.
 LATE_CHECK_S = 0.5
+#: How often the budget is looked at for the metrics.
+LOOK_S = 5.0
+#: Requests of an average round before any has been seen, and the weight of the newest one.
+FIRST_GUESS = 3.0
+NEWEST = 0.05
+#: Before going on after something that ought not to happen.
+STUMBLE_S = 1.0
 
 
 class WorkerPool:
@@ -49,6 +62,8 @@ class WorkerPool:
         self._memos = memos
         self._tools = tools
         self._pool = Pool(concurrency)
+        self._slots = Slots(concurrency)
+        self._requests_per_round = FIRST_GUESS
         self._holder = holder
         self._stopping = Event()
         self._rounds: dict[Claim, Round] = {}
@@ -57,7 +72,7 @@ class WorkerPool:
 
     def run(self) -> None:
         """Claim and serve until ``stop``."""
-        teller = gevent.spawn(self._tell_late_ones)
+        helpers = [gevent.spawn(self._tell_late_ones), gevent.spawn(self._look_at_the_budget)]
         attempt = 0
         while not self._stopping.is_set():
             if not self._wait_for_a_slot():
@@ -70,11 +85,16 @@ class WorkerPool:
                 self._stopping.wait(RETRY_PAUSES_S[min(attempt, len(RETRY_PAUSES_S) - 1)])
                 attempt += 1
                 continue
+            except Exception:
+                # One user or answer that nobody thought of must not end the service of all others.
+                logger.exception("claiming users failed")
+                self._stopping.wait(STUMBLE_S)
+                continue
             attempt = 0
             self._store_found()
             if not claimed:
                 self._stopping.wait(POLL_S)
-        teller.kill()
+        gevent.killall(helpers)
 
     def stop(self) -> None:
         """Take no more users; may be called from a signal handler."""
@@ -101,10 +121,25 @@ class WorkerPool:
 
     def _wait_for_a_slot(self) -> bool:
         """False when there was none for a while, so that the caller may look whether to stop."""
-        return bool(self._pool.free_count() > 0 or self._pool.wait_available(timeout=0.5))
+        if self._free() > 0:
+            return True
+        if self._pool.free_count() > 0:
+            self._stopping.wait(POLL_S)
+            return False
+        return bool(self._pool.wait_available(timeout=0.5)) and self._free() > 0
+
+    def _free(self) -> int:
+        return self._slots.limit - len(self._rounds)
 
     def _claim(self) -> int:
-        claims = self._schedule.claim(min(self._pool.free_count(), BATCH), LEASE_S, self._holder)
+        asking = self._tools.asking
+        if asking.is_short:
+            return 0
+        payable = math.ceil(asking.room / self._requests_per_round)
+        limit = min(self._free(), self._pool.free_count(), BATCH, payable)
+        if limit <= 0:
+            return 0
+        claims = self._schedule.claim(limit, LEASE_S, self._holder)
         if not claims:
             return 0
         received_s = self._tools.clock.monotonic_s()
@@ -122,7 +157,9 @@ class WorkerPool:
         return len(claims)
 
     def _start(self, claim: Claim, memo: Memo, watched: frozenset[DataType], received_s: float) -> None:
-        round_ = Round(RoundState(self._tools, claim, secrets.token_hex(4), memo, watched, received_s))
+        # Each round pays at the desk of its user's egress address.
+        tools = dataclasses.replace(self._tools, asking=self._tools.asking.for_user(claim.user_id))
+        round_ = Round(RoundState(tools, claim, secrets.token_hex(4), memo, watched, received_s))
         self._rounds[claim] = round_
         self._pool.spawn(self._serve, round_)
 
@@ -166,6 +203,8 @@ class WorkerPool:
 
     def _report(self, round_: Round, ending: Ending) -> None:
         state = round_.state
+        self._slots.ended(ending.code)
+        self._requests_per_round += NEWEST * (max(1, ending.requests) - self._requests_per_round)
         self._tools.observer.record(
             RoundFinished(
                 user_id=state.user_id,
@@ -185,6 +224,21 @@ class WorkerPool:
                     round_.tell_if_late()
                 except StoreUnavailable:
                     break
+                except Exception:
+                    # The phones of all other users are still to be told.
+                    logger.exception("telling phones of user %d failed", round_.state.user_id)
+
+    def _look_at_the_budget(self) -> None:
+        """At once, so that the wait for a budget that nobody knows begins before the first user comes."""
+        while True:
+            try:
+                self._tools.asking.look()
+            except StoreUnavailable:
+                pass
+            except Exception:
+                # These are only figures; without them the rounds go on.
+                logger.exception("looking at the budget failed")
+            gevent.sleep(LOOK_S)
 
     def _return_lost_claims(self) -> None:
         """Claims that ended while Redis was away: their users are due now, not when the lease ends."""
