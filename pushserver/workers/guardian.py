@@ -25,6 +25,7 @@ from pushserver.model import Credentials, DataType
 from pushserver.observers import KeyChecked, KeysCounted, KeysTooMighty, Observer
 from pushserver.workers.asking import Silenced, Urgency
 from pushserver.workers.memo import Memo
+from pushserver.workers.round_state import Tools
 from pushserver.workers.statuses import FALLBACK_MESSAGE, MESSAGES
 
 logger = logging.getLogger(__name__)
@@ -204,3 +205,13 @@ class Guardian:
             self._observer.record(KeysCounted(days_left, keys))
         self._observer.record(KeysTooMighty("trade", totals.can_trade))
         self._observer.record(KeysTooMighty("withdraw", totals.can_withdraw))
+
+
+def start_guardian(tools: Tools, redis_client: Any) -> gevent.Greenlet:
+    """A running guardian for this process; kill it before the worker ends."""
+    shelves = Shelves(HealthStore(redis_client), KeyChecks(redis_client), KeyCounts(redis_client), Memos(redis_client))
+    asking = tools.asking
+    guardian = Guardian(
+        asking.for_user, tools.credentials, tools.states, shelves, tools.clock, tools.observer, lambda: asking.is_short
+    )
+    return gevent.spawn(guardian.run)

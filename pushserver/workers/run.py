@@ -33,6 +33,7 @@ from pushserver.settings import Settings
 from pushserver.workers.asking import Asking, open_desk
 from pushserver.workers.credentials import CredentialsCache
 from pushserver.workers.figures import Figures
+from pushserver.workers.guardian import start_guardian
 from pushserver.workers.paying import Cashier
 from pushserver.workers.pool import WorkerPool, holder_name
 from pushserver.workers.round_state import Tools
@@ -114,11 +115,13 @@ def run(settings: Settings) -> int:
     start_upgrade(accounts.upgrade, "push worker", clock, observer).join(OPEN_DATABASE_S)
     listener.start()
     gevent.spawn(forget_old_keys, credentials)
+    guardian = start_guardian(tools, redis_client)
     LoopLagProbe("worker", clock, observer).start()
     observer.record(LifecycleReported("push worker", "started", f"{holder}, metrics on port {port}"))
     pool.run()
 
     observer.record(LifecycleReported("push worker", "stopping", f"{pool.busy} rounds under way"))
+    guardian.kill(block=False)
     given_back = pool.drain(DRAIN_S)
     listener.stop()
     with gevent.Timeout(CLOSE_S, False):
