@@ -14,8 +14,8 @@ SLOW_STEP_S = 0.15
 
 
 def no_as_of_check(scripts):
-    """An answer that is older than what is stored replaces it."""
-    _change_commit(scripts, lambda text: _replaced(text, "as_of < confirmed", "false"))
+    """An answer that is older than what is stored replaces it, whichever round brings it."""
+    _change_commit(scripts, lambda text: _replaced(text, "fenced or as_of < confirmed", "false"))
 
 
 def publish_before_store(scripts):
@@ -23,13 +23,13 @@ def publish_before_store(scripts):
     import time
 
     load = scripts.load
-    store = "redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'as_of', ARGV[2], 'confirmed', ARGV[2], 'seq', seq"
-    storing = "redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'as_of', ARGV[2], 'confirmed', ARGV[2], 'seq', ARGV[7], "
-    storing += "'frame', ARGV[4] .. ARGV[7] .. ARGV[5]) return 1"
+    store = "redis.call('HSET', key, 'digest', update.digest, 'as_of', shown, 'confirmed', confirmed, 'seq', seq"
+    storing = "redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'as_of', ARGV[2], 'confirmed', ARGV[2], 'seq', ARGV[10], "
+    storing += "'frame', ARGV[4] .. ARGV[10] .. ARGV[5]) return 1"
 
-    def load_in_two_steps(client, name):
-        script = load(client, name)
-        if name != "commit":
+    def load_in_two_steps(client, *names):
+        script = load(client, *names)
+        if names[-1] != "commit":
             return script
         publish = scripts.Script(client, _replaced(script._text, store, "local nothing = (function() end)('frame'"))
         later = scripts.Script(client, storing)
@@ -43,6 +43,9 @@ def publish_before_store(scripts):
                     time.sleep(SLOW_STEP_S)
                     later(keys=keys, args=[*args, answer[1]])
                 return answer
+
+            def pipelined(self, calls):
+                return [self(keys, args) for keys, args in calls]
 
         return InTwoSteps()
 
@@ -89,17 +92,26 @@ def no_reread(deliveries):
 
 def remembered_although_not_published(states):
     """A push worker takes a state that it could not commit for committed, and never tries it again."""
-    commit = states.States.commit
+    kind = states.States
+    commit_one, commit_several = kind.commit, kind.commit_many
     last = {}
 
-    def commit_once(self, user_id, data_type, update, as_of_ms):
-        known = last.get((user_id, data_type))
-        if known == update.digest:
-            return states.CommitResult("unchanged", 0, 0)
-        last[user_id, data_type] = update.digest
-        return commit(self, user_id, data_type, update, as_of_ms)
+    def is_known(wanted):
+        known = last.get((wanted.user_id, wanted.data_type)) == wanted.update.digest
+        last[wanted.user_id, wanted.data_type] = wanted.update.digest
+        return known
 
-    states.States.commit = commit_once
+    def commit(self, *args, **options):
+        known = is_known(states.Commit(*args, **options))
+        return states.CommitResult("unchanged", 0, 0) if known else commit_one(self, *args, **options)
+
+    def commit_many(self, commits):
+        known = [is_known(wanted) for wanted in commits]
+        unknown = [wanted for wanted, is_old in zip(commits, known, strict=True) if not is_old]
+        done = iter(commit_several(self, unknown) if unknown else [])
+        return [states.CommitResult("unchanged", 0, 0) if is_old else next(done) for is_old in known]
+
+    kind.commit, kind.commit_many = commit, commit_many
 
 
 MUTANTS = {
@@ -119,9 +131,9 @@ def _replaced(text, old, new):
 def _change_commit(scripts, change):
     load = scripts.load
 
-    def changed(client, name):
-        script = load(client, name)
-        return scripts.Script(client, change(script._text)) if name == "commit" else script
+    def changed(client, *names):
+        script = load(client, *names)
+        return scripts.Script(client, change(script._text)) if names[-1] == "commit" else script
 
     scripts.load = changed
 
