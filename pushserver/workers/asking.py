@@ -54,7 +54,7 @@ class Asking:
         self._user_id = user_id
         self._paid = 0
         self._paid_until_s = 0.0
-        self._has_begun = False
+        self.requests_paid = 0
 
     def for_user(self, user_id: int) -> Asking:
         return Asking(self._desks, self._clock, self._pick, user_id)
@@ -83,7 +83,7 @@ class Asking:
             Silenced: our address is paused, or the budget is short; nothing may be sent.
             StoreUnavailable: the budget cannot be asked.
         """
-        if self._has_begun:
+        if self.requests_paid:
             urgency = min(urgency, Urgency.BEGUN)
         cashier = self._desk.cashier
         try:
@@ -91,7 +91,8 @@ class Asking:
         except ProbeWanted as wanted:
             self._desk.silence.probe(wanted)
             until_s = cashier.pay(count, urgency, self._user_id)
-        self._paid, self._paid_until_s, self._has_begun = count, until_s, True
+        self._paid, self._paid_until_s = count, until_s
+        self.requests_paid += count
 
     def ask(self, resource: Resource, credentials: Credentials, since_ms: int, deadline_s: float) -> Answer:
         """The rows of one resource; closed pnl since ``since_ms``. ``deadline_s`` is an instant of the monotonic clock.

@@ -27,6 +27,8 @@ BATCH = 16
 SHORT_S = 0.1
 #: After this a payment is given up; the round ends and its user waits in the schedule, where others wait too.
 PATIENCE_S = 2.0
+#: Weight of the newest payment in what is known of waiting.
+NEWEST = 0.2
 #: What a user may spend before others go first: so many requests at once, so many each second.
 USER_BURST = 24
 USER_RATE_PER_S = 8.0
@@ -92,6 +94,7 @@ class Cashier:
         self._settling = False
         self._more_urgent = Event()
         self._closed_until_s = 0.0
+        self._recent_wait_s = 0.0
         self.quiet = Quiet(clock)
         self._users = _Shares(clock)
 
@@ -118,6 +121,7 @@ class Cashier:
                 now_s = self._clock.monotonic_s()
             if now_s <= until_s:
                 self.quiet.check()
+                self._recent_wait_s += NEWEST * (now_s - asked_s - self._recent_wait_s)
                 self._observer.record(RequestsPaid(count, now_s - asked_s))
                 return until_s
             self._observer.record(PaymentForfeited(count))
@@ -136,9 +140,13 @@ class Cashier:
 
     @property
     def room(self) -> int:
-        """Requests that could be paid for within about ``SHORT_S`` if nobody else wanted any."""
+        """Requests that could be paid for soon; few when others behind the address want them as much as we do.
+
+        Never 0 while nobody waits, or nothing would ever be found to have changed.
+        """
         waiting = sum(payment.count for payment in [*self._asked, *self._waiting])
-        return max(0, self.budget.burst + round(self.budget.rate_per_s * SHORT_S) - waiting)
+        spare = max(0.0, 1.0 - self._recent_wait_s / SHORT_S) * (self.budget.burst + self.budget.rate_per_s * SHORT_S)
+        return max(0 if waiting else 1, round(spare) - waiting)
 
     def look(self) -> None:
         """Learn how things stand, for the metrics and before the first user is claimed. Raises StoreUnavailable."""

@@ -135,7 +135,7 @@ class WorkerPool:
         asking = self._tools.asking
         if asking.is_short:
             return 0
-        payable = math.ceil(asking.room / self._requests_per_round)
+        payable = math.ceil((asking.room - self._still_to_pay()) / self._requests_per_round)
         limit = min(self._free(), self._pool.free_count(), BATCH, payable)
         if limit <= 0:
             return 0
@@ -155,6 +155,11 @@ class WorkerPool:
             memo = Memo.from_bytes(memos[claim.user_id])
             self._start(claim, memo, watched[claim.user_id], received_s)
         return len(claims)
+
+    def _still_to_pay(self) -> float:
+        """What the rounds under way are going to need."""
+        usual = self._requests_per_round
+        return sum(max(0.0, usual - round_.state.tools.asking.requests_paid) for round_ in self._rounds.values())
 
     def _start(self, claim: Claim, memo: Memo, watched: frozenset[DataType], received_s: float) -> None:
         # Each round pays at the desk of its user's egress address.
