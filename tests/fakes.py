@@ -165,7 +165,9 @@ class FakeStates:
         self.listening: dict[int, frozenset[Any]] = {}
         self.error: Exception | None = None
 
-    def commit(self, user_id: int, data_type: Any, update: Any, as_of_ms: int) -> FakeCommit:
+    def commit(
+        self, user_id: int, data_type: Any, update: Any, as_of_ms: int, fence: str = "", base: bytes = b""
+    ) -> FakeCommit:
         if self.error is not None:
             raise self.error
         digest, confirmed_ms = self.stored.get((user_id, data_type), ("", 0))
@@ -179,7 +181,14 @@ class FakeStates:
         return FakeCommit("published", len(self.published), 1, told)
 
     def set_status(
-        self, user_id: int, data_type: Any, state: Any, reason: str, message: str, until_ms: int | None = None
+        self,
+        user_id: int,
+        data_type: Any,
+        state: Any,
+        reason: str,
+        message: str,
+        until_ms: int | None = None,
+        fence: str = "",
     ) -> bool:
         status = (state.value, reason, until_ms)
         old = self.statuses.get((user_id, data_type), ("live", "", None))
@@ -188,6 +197,9 @@ class FakeStates:
             return False
         self.told.append((user_id, data_type, *status))
         return True
+
+    def open_rounds(self, fences: Any) -> dict[int, frozenset[Any]]:
+        return self.watched(fences)
 
     def watched(self, user_ids: Any) -> dict[int, frozenset[Any]]:
         if self.error is not None:

@@ -27,6 +27,21 @@ def state(user_id: int, data_type: DataType) -> str:
     return f"push:{{{user_id}}}:{data_type.value}:state"
 
 
+def fence(user_id: int) -> str:
+    """What the commits of the user's newest round must carry."""
+    return f"push:{{{user_id}}}:fence"
+
+
+def bases(user_id: int) -> str:
+    """Hash: per type what mark prices are applied to; see ``bases``."""
+    return f"push:{{{user_id}}}:base"
+
+
+def bases_channel(user_id: int) -> str:
+    """Sharded channel on which new bases of one user are published."""
+    return f"push:{{{user_id}}}:bases"
+
+
 def memo(user_id: int) -> str:
     """What the next fetch round of a user must know of the last ones."""
     return f"push:{{{user_id}}}:memo"

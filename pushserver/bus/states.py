@@ -1,37 +1,32 @@
 """The newest state of every user's type, and its publication.
 
 Guarantees: a state that was committed is stored and published in one step; ``seq`` only grows, also when Redis
-lost its memory or its clock; an answer older than what is stored (or than what confirmed it) is refused.
+lost its memory or its clock; an answer older than what confirmed the stored one is refused, and so is whatever a round
+brings that is not the user's newest (a worker that was stopped and woke up, or Redis forgot meanwhile what was newer).
+States computed from mark prices refresh an answer while it is the newest, and never decide what later answers count
+for.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pushserver.bus import keys, scripts
+from pushserver.bus.commits import STATE_TTL_S, Commit, CommitResult, MarkCommit, Marked
 from pushserver.bus.connection import REDIS_FAILURES, unavailable
 from pushserver.clock import Clock
 from pushserver.events import EncodedUpdate, encode_status
 from pushserver.model import DataType, Freshness
 
+__all__ = ["Commit", "CommitResult", "MarkCommit", "Marked", "StoredState", "States"]
+
 logger = logging.getLogger(__name__)
 
-#: A state nobody confirmed for so long is forgotten.
-STATE_TTL_S = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class CommitResult:
-    """``result``: published, unchanged or stale. ``listeners``: web workers that were sent it. ``told``: what phones
-    were told last of the type's freshness."""
-
-    result: str
-    seq: int
-    listeners: int
-    told: Freshness = Freshness.LIVE
+#: A round is over long before; one that is not is refused.
+FENCE_TTL_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +42,6 @@ class StoredState:
     status_frame: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """One state to be committed."""
-
-    user_id: int
-    data_type: DataType
-    update: EncodedUpdate
-    as_of_ms: int
-
-    def keys(self) -> list[str]:
-        return [keys.state(self.user_id, self.data_type), keys.update_channel(self.user_id, self.data_type)]
-
-    def arguments(self, now_ms: int) -> list[str | bytes | int]:
-        return [self.update.digest, self.as_of_ms, now_ms, self.update.head, self.update.tail, STATE_TTL_S]
-
-
 NOTHING_STORED = StoredState(0, 0, 0, None, Freshness.LIVE, "", None)
 
 
@@ -72,14 +51,38 @@ class States:
     def __init__(self, client: Any, clock: Clock) -> None:
         self._client = client
         self._clock = clock
-        self._commit = scripts.load(client, "commit")
+        self._commit = scripts.load(client, "publish_state", "commit")
+        self._commit_marks = scripts.load(client, "publish_state", "commit_marks")
+        self._open_round = scripts.load(client, "open_round")
         self._status = scripts.load(client, "status")
         self._raise_floor = scripts.load(client, "raise_floor")
         self._watched = scripts.load(client, "watched")
 
-    def commit(self, user_id: int, data_type: DataType, update: EncodedUpdate, as_of_ms: int) -> CommitResult:
-        """Store and publish ``update`` unless its data is what is stored, or older than that."""
-        wanted = Commit(user_id, data_type, update, as_of_ms)
+    def open_rounds(self, fences: Mapping[int, str]) -> dict[int, frozenset[DataType]]:
+        """Begin a round of each user, before anything is asked; which types any web worker listens to.
+
+        From now on commits and statuses of these users count only with this fence, or with none.
+        """
+        calls = [
+            ([keys.fence(user_id), *_channels(user_id)], [fence, FENCE_TTL_S]) for user_id, fence in fences.items()
+        ]
+        try:
+            answers = self._open_round.pipelined(calls)
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
+        return {user_id: _listened(answer) for user_id, answer in zip(fences, _whole_answers(answers), strict=True)}
+
+    def commit(
+        self,
+        user_id: int,
+        data_type: DataType,
+        update: EncodedUpdate,
+        as_of_ms: int,
+        fence: str = "",
+        base: bytes = b"",
+    ) -> CommitResult:
+        """Store and publish ``update`` unless its data is what is stored, or older than what was fetched last."""
+        wanted = Commit(user_id, data_type, update, as_of_ms, fence, base)
         try:
             answer = self._commit(keys=wanted.keys(), args=wanted.arguments(self._clock.wall_ms()))
         except REDIS_FAILURES as error:
@@ -98,6 +101,19 @@ class States:
             raise unavailable(error) from error
         return [_committed(answer) for answer in _whole_answers(answers)]
 
+    def commit_marks(self, commits: Sequence[MarkCommit]) -> list[list[CommitResult]]:
+        """Each user's states, in one round trip; the results in the order asked.
+
+        ``stale``: something else was fetched since the base, or newer marks were committed. Done or not user by user:
+        when StoreUnavailable is raised, some may have been.
+        """
+        now_ms = self._clock.wall_ms()
+        try:
+            answers = self._commit_marks.pipelined([(wanted.keys(), wanted.arguments(now_ms)) for wanted in commits])
+        except REDIS_FAILURES as error:
+            raise unavailable(error) from error
+        return [[_committed(row) for row in answer] for answer in _whole_answers(answers)]
+
     def set_status(
         self,
         user_id: int,
@@ -106,14 +122,18 @@ class States:
         reason: str,
         message: str,
         until_ms: int | None = None,
+        fence: str = "",
     ) -> bool:
-        """Tell the user's phones how fresh a type is; True when that changed (and was published)."""
+        """Tell the user's phones how fresh a type is; True when that changed (and was published).
+
+        ``fence`` as with a commit: what the user's newest round did not say is not told.
+        """
         frame = encode_status(data_type, state, reason, message, until_ms)
         until = "" if until_ms is None else str(until_ms)
         try:
             changed = self._status(
-                keys=[keys.state(user_id, data_type), keys.update_channel(user_id, data_type)],
-                args=[state.value, reason, until, frame, STATE_TTL_S],
+                keys=[keys.state(user_id, data_type), keys.update_channel(user_id, data_type), keys.fence(user_id)],
+                args=[state.value, reason, until, frame, STATE_TTL_S, fence],
             )
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
@@ -145,10 +165,13 @@ class States:
         return bool(raised)
 
     def forget(self, user_id: int) -> None:
-        """Delete everything that is kept of the user's account: the states of all types, and the memo of the rounds."""
+        """Delete everything that is kept of the user's account: states, bases, and what the rounds remember.
+
+        A round under way commits nothing more.
+        """
         try:
             names = [keys.state(user_id, data_type) for data_type in DataType]
-            self._client.delete(*names, keys.memo(user_id))
+            self._client.delete(*names, keys.memo(user_id), keys.bases(user_id), keys.fence(user_id))
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
 

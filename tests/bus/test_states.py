@@ -227,3 +227,40 @@ def test_a_damaged_row_counts_as_missing_and_is_put_right_by_the_next_commit(cli
     states.set_status(4, DataType.BALANCE, Freshness.DELAYED, "exchange_unavailable", "text")
     commit(states, "11", NOW_MS + 1)
     assert states.read([(4, DataType.BALANCE)])[0].frame is not None
+
+
+def fenced(states: States, fence: str, total: str, as_of_ms: int, base: bytes = b""):
+    update = encode_update(DataType.BALANCE, 4, balance(total), as_of_ms, as_of_ms)
+    return states.commit(4, DataType.BALANCE, update, as_of_ms, fence, base).result
+
+
+def test_I02_what_an_older_round_brings_is_refused_however_new_it_looks(states):
+    assert states.open_rounds({4: "first", 5: "other"})[4] == frozenset()
+    assert fenced(states, "first", "10", NOW_MS) == "published"
+    states.open_rounds({4: "second"})
+    assert fenced(states, "first", "9", NOW_MS + 1_000) == "stale"
+    assert fenced(states, "second", "11", NOW_MS + 500) == "published"
+
+
+def test_I02_a_round_from_before_redis_lost_its_memory_is_refused_also_when_it_did_so_twice(client, states):
+    states.open_rounds({4: "slow"})
+    client.flushall()
+    assert fenced(states, "slow", "9", NOW_MS) == "stale"
+    states.open_rounds({4: "next"})
+    assert fenced(states, "next", "10", NOW_MS + 1_000) == "published"
+    client.flushall()
+    assert fenced(states, "slow", "9", NOW_MS) == "stale"
+    assert states.read([(4, DataType.BALANCE)])[0].frame is None
+
+
+def test_I02_a_stopped_worker_tells_no_freshness(states):
+    states.open_rounds({4: "first"})
+    states.open_rounds({4: "second"})
+    assert not states.set_status(4, DataType.PNL, Freshness.DELAYED, "exchange_unavailable", "text", fence="first")
+    assert states.set_status(4, DataType.PNL, Freshness.DELAYED, "exchange_unavailable", "text", fence="second")
+
+
+def test_opening_a_round_tells_who_listens(client, states):
+    pubsub = listen(client)
+    assert states.open_rounds({4: "a", 5: "b"}) == {4: frozenset({DataType.BALANCE}), 5: frozenset()}
+    pubsub.close()
