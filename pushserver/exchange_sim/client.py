@@ -144,6 +144,29 @@ class SimControl:
         """``requests``, ``window_s``, ``ban_s`` of the address gate; ``per_endpoint={path: per second}``."""
         return self.call("POST", "limits", limits)
 
+    # Streams
+
+    def streams(self) -> Json:
+        """``open`` streams by kind, ``users`` with private ones, ``topics``, ``connects`` by address, counts."""
+        return self.call("GET", "streams")
+
+    def limit_streams(self, connects: int) -> Json:
+        """So many new connections of one address in five minutes."""
+        return self.call("POST", "streams", {"connects": connects})
+
+    def drop_streams(self, stream: str | None = None, user: int | None = None, code: int | None = None) -> int:
+        """Close with ``code``, or cut without a word; how many."""
+        wanted = {"stream": stream, "user": user, "code": code}
+        body = {name: value for name, value in wanted.items() if value is not None}
+        return int(self.call("DELETE", "streams", body)["dropped"])
+
+    def stream_fault(self, kind: str, options: Json | None = None, **conditions: Any) -> int:
+        """Conditions: ``stream`` (private, public), ``user``, ``times``, ``seconds``; its number."""
+        return int(self.call("POST", "stream-faults", {"kind": kind, "options": options or {}, **conditions})["id"])
+
+    def clear_stream_faults(self, number: int | None = None) -> None:
+        self.call("DELETE", "stream-faults" if number is None else f"stream-faults/{number}")
+
     # Counters and truth
 
     def mark_counters(self) -> int:

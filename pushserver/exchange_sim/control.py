@@ -23,6 +23,8 @@ from pushserver.exchange_sim.http_messages import Answer, Request
 from pushserver.exchange_sim.rest import Rest
 from pushserver.exchange_sim.seeding import seed_users
 from pushserver.exchange_sim.specs import decimal_of, flag_of, object_of, text_of, texts_of, update
+from pushserver.exchange_sim.streams.control import StreamControl
+from pushserver.exchange_sim.streams.hub import Hub
 from pushserver.exchange_sim.world import World
 
 #: What may narrow a fault down, and the type each has.
@@ -45,9 +47,8 @@ class Missing(Exception):
 class Control:
     """``handle`` serves one call; ``verbs`` maps (method, first path segment) to what it does."""
 
-    def __init__(self, world: World, rest: Rest) -> None:
-        self._world = world
-        self._rest = rest
+    def __init__(self, world: World, rest: Rest, hub: Hub) -> None:
+        self._world, self._rest, self._hub = world, rest, hub
         self._verbs: dict[tuple[str, str], Callable[[list[str], dict[str, Any]], Any]] = {
             ("GET", "health"): lambda rest_of_path, body: {"ok": True},
             ("POST", "reset"): self._reset,
@@ -67,6 +68,7 @@ class Control:
             ("POST", "ban"): self._ban,
             ("DELETE", "ban"): self._lift_ban,
             ("POST", "limits"): self._set_limits,
+            **StreamControl(world, hub).verbs(),
             ("POST", "clock"): self._set_clock,
             ("GET", "counters"): self._read_counters,
             ("POST", "counters"): self._mark_counters,
@@ -98,6 +100,7 @@ class Control:
         seed, users = int(body.get("seed", self._world.seed)), int(body.get("users", 0))
         self._world.clear(seed)
         self._rest.clear()
+        self._hub.clear()
         seed_users(self._world, users)
         return {"users": sorted(self._world.accounts)}
 

@@ -15,6 +15,8 @@ import gevent
 from gevent.server import StreamServer
 
 from pushserver.exchange_sim.http_messages import Answer, Request
+from pushserver.exchange_sim.streams.hub import Hub
+from pushserver.exchange_sim.streams.socket import is_upgrade
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -81,10 +83,11 @@ class Reader:
 
 
 class HttpServer:
-    """Serves ``answer`` on ``host:port``; port 0 takes a free one (then see ``port``)."""
+    """Serves ``answer`` and the streams on ``host:port``; port 0 takes a free one (then see ``port``)."""
 
-    def __init__(self, host: str, port: int, answer: Callable[[Request], Answer]) -> None:
+    def __init__(self, host: str, port: int, answer: Callable[[Request], Answer], streams: Hub) -> None:
         self._answer = answer
+        self._streams = streams
         self._server = StreamServer((host, port), self._serve_connection, backlog=1024)
 
     def start(self) -> None:
@@ -103,6 +106,9 @@ class HttpServer:
         reader = Reader(sock, peer[0])
         try:
             while (request := reader.next_request()) is not None:
+                if is_upgrade(request) and self._streams.serves(request.path):
+                    self._streams.serve(sock, request)
+                    break
                 if not deliver(sock, request, self._answer(request)):
                     break
         except (BadRequest, OSError):

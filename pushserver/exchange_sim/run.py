@@ -18,6 +18,7 @@ from pushserver.exchange_sim.http_server import HttpServer
 from pushserver.exchange_sim.market import walk
 from pushserver.exchange_sim.rest import Rest
 from pushserver.exchange_sim.seeding import seed_users
+from pushserver.exchange_sim.streams.hub import Hub
 from pushserver.exchange_sim.world import World
 
 STEP_S = 0.5
@@ -40,7 +41,8 @@ class Exchange:
     ) -> None:
         self.world = World(clock, seed, frozen)
         self.rest = Rest(self.world, ban_s)
-        self.control = Control(self.world, self.rest)
+        self.hub = Hub(self.world)
+        self.control = Control(self.world, self.rest, self.hub)
         self._activity_s = activity_s
         seed_users(self.world, users)
 
@@ -52,6 +54,7 @@ class Exchange:
     def step(self, elapsed_s: float) -> None:
         """One step of market and customers, as far as they are not frozen."""
         world = self.world
+        self.hub.close_idle()
         if not world.market_frozen:
             world.change_market(walk(world.market, world.chance, elapsed_s), {}, "walk")
         if not world.activity_frozen:
@@ -65,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     """Serve until a signal; 0 after a clean end, 1 when the address is taken."""
     options = parse(arguments)
     exchange = Exchange(SystemClock(), options.seed, options.users, options.frozen, options.activity_s, options.ban_s)
-    server = HttpServer(options.host, options.port, exchange.handle)
+    server = HttpServer(options.host, options.port, exchange.handle, exchange.hub)
     try:
         server.start()
     except OSError as error:

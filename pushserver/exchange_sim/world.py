@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
+from typing import Protocol
 
 from pushserver.clock import Clock
 from pushserver.exchange_sim.accounts import Account, ApiKey
@@ -18,12 +19,21 @@ from pushserver.exchange_sim.market import Market
 from pushserver.exchange_sim.truth import TruthLog
 
 
+class Follower(Protocol):
+    """Who is told at once of everything that changes."""
+
+    def account_changed(self, before: Account | None, after: Account) -> None: ...
+
+    def market_moved(self, symbols: list[str]) -> None: ...
+
+
 class World:
     """Accounts by user number and keys by name. Every change of an account goes through ``commit``."""
 
     def __init__(self, clock: Clock, seed: int = 1, frozen: bool = False) -> None:
         self.clock = clock
         self.truth = TruthLog()
+        self.followers: list[Follower] = []
         self._starts_frozen = frozen
         self.clear(seed)
 
@@ -63,6 +73,8 @@ class World:
         self.accounts[account.user] = account
         entry = self._stamp() | {"user": account.user, "version": version, "types": types, "cause": cause}
         self.truth.record("change", entry | ({"figures": figures} if self.truth.keep_figures else {}))
+        for follower in self.followers:
+            follower.account_changed(before, account)
         return account, types
 
     def delete(self, user: int) -> None:
@@ -85,6 +97,8 @@ class World:
             "cause": cause,
         }
         self.truth.record("market", self._stamp() | entry)
+        for follower in self.followers:
+            follower.market_moved(sorted(moved))
 
     def _stamp(self) -> dict[str, float | int]:
         return {"t": self.clock.monotonic_s(), "wall_ms": self.clock.wall_ms()}

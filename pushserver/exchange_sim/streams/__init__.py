@@ -1,0 +1,1 @@
+"""The WebSocket side of the simulated exchange: private account streams and public tickers."""
