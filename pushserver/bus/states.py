@@ -21,7 +21,7 @@ from pushserver.clock import Clock
 from pushserver.events import EncodedUpdate, encode_status
 from pushserver.model import DataType, Freshness
 
-__all__ = ["Commit", "CommitResult", "MarkCommit", "Marked", "StoredState", "States"]
+__all__ = ["Commit", "CommitResult", "MarkCommit", "Marked", "States", "StoredState"]
 
 logger = logging.getLogger(__name__)
 

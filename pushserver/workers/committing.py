@@ -30,7 +30,7 @@ def commit_all(state: RoundState, plan: RoundPlan) -> None:
 
 
 def _commit(state: RoundState, data_type: DataType, update: EncodedUpdate, as_of_ms: int) -> None:
-    done = state.tools.states.commit(state.user_id, data_type, update, as_of_ms)
+    done = state.tools.states.commit(state.user_id, data_type, update, as_of_ms, state.claim.token)
     age_s = (state.tools.clock.wall_ms() - as_of_ms) / 1000
     state.tools.observer.record(
         StateCommitted(state.user_id, state.round_id, data_type, done.result, age_s, done.listeners)

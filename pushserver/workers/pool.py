@@ -146,7 +146,7 @@ class WorkerPool:
         try:
             users = [claim.user_id for claim in claims]
             memos = self._memos.read(users)
-            watched = self._tools.states.watched(users)
+            watched = self._tools.states.open_rounds({claim.user_id: claim.token for claim in claims})
         except StoreUnavailable:
             self._unreturned += claims
             raise

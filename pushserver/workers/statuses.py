@@ -48,14 +48,15 @@ class Statuses:
         state: Freshness,
         reason: str = "",
         until_ms: int | None = None,
+        fence: str = "",
     ) -> None:
-        """Publish what is new and remember it in the memo. Raises StoreUnavailable."""
+        """Publish what is new and remember it in the memo; ``fence`` is the round's. Raises StoreUnavailable."""
         row = memo.types[data_type]
         known = (row.status, row.reason, row.until_ms) == (state.value, reason, until_ms)
         if known and 0 <= now_ms - row.told_ms < TRUSTED_MS:
             return
         message = MESSAGES.get(reason, FALLBACK_MESSAGE)
-        changed = self._states.set_status(user_id, data_type, state, reason, message, until_ms)
+        changed = self._states.set_status(user_id, data_type, state, reason, message, until_ms, fence)
         row.status, row.reason, row.until_ms, row.told_ms = state.value, reason, until_ms, now_ms
         if changed:
             self._observer.record(FreshnessChanged(user_id, data_type, state, reason))
