@@ -182,18 +182,21 @@ def _unpacked(body: bytes, encoding: str) -> bytes:
         return body
     if encoding.strip().lower() not in ("gzip", "x-gzip"):
         raise _Unreadable
-    unpacked = b""
+    unpacked = bytearray()
     rest = body
     while rest:
         # A body may be several gzip members in a row.
         unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
-        unpacked += unpacker.decompress(rest, MAX_BODY + 1 - len(unpacked))
-        if len(unpacked) > MAX_BODY:
-            raise _Oversize
+        while rest and not unpacker.eof:
+            # In steps: what grows a thousandfold must not be held twice before it is found too large.
+            unpacked += unpacker.decompress(rest, READ_SIZE)
+            if len(unpacked) > MAX_BODY:
+                raise _Oversize
+            rest = unpacker.unconsumed_tail
         if not unpacker.eof:
             raise _Unreadable
         rest = unpacker.unused_data
-    return unpacked
+    return bytes(unpacked)
 
 
 def _unavailable(endpoint: Endpoint, message: str, code: str | None = None) -> ExchangeUnavailable:
