@@ -12,7 +12,9 @@ import pytest
 import tree_sitter_swift
 from tree_sitter import Language, Node, Parser
 
+from pushserver.bus.health import nothing_known
 from pushserver.events import CLIENT_EVENTS, encode_status, encode_update, error_payload
+from pushserver.feeds.key_health import HealthState
 from pushserver.model import Balance, DataType, Freshness, Order, Pnl, Position
 
 FOLDER = Path(__file__).resolve().parent.parent / "clients" / "swift"
@@ -102,7 +104,7 @@ def test_types_are_those_of_the_server(client: Node) -> None:
 
 
 def test_events_it_hears_are_those_the_server_sends(client: Node) -> None:
-    others = {"connected", "subscribed", "unsubscribed", "status_update", "token_expiring", "error"}
+    others = {"connected", "subscribed", "unsubscribed", "status_update", "account_health", "token_expiring", "error"}
     assert set(string_values(declaration(client, "ServerEvent"))) == UPDATE_EVENTS | others
 
 
@@ -153,7 +155,7 @@ def test_every_struct_lists_each_of_its_fields_once(client: Node) -> None:
     """A field left out of CodingKeys would not compile, and no compiler runs here."""
     structs = [node for node in nodes(client) if text(node).startswith("public struct") and "CodingKeys" in text(node)]
     structs = [node for node in structs if node.type == "class_declaration"]
-    assert len(structs) == 9
+    assert len(structs) == 11
     for struct in structs:
         stored = [line.split()[2].rstrip(":") for line in text(struct).splitlines() if "public let" in line]
         keys = [line.split()[1] for line in text(struct).splitlines() if line.strip().startswith("case ")]
@@ -202,3 +204,9 @@ def test_the_token_is_sent_in_header_and_payload_but_not_in_the_address(client: 
     assert 'socket.connect(withPayload: ["token": token, "subscribe": wantedTypes.map { $0.rawValue }])' in source
     assert "connectParams" not in source
     assert ".forceWebsockets(true)" in source
+
+
+def test_the_health_of_a_key_has_the_fields_and_states_of_the_server(client: Node) -> None:
+    assert wire_names(client, "TradingAccountHealth") == set(nothing_known(4))
+    assert wire_names(client, "TradingKeyProblem") == {"code", "message", "until"}
+    assert set(string_values(declaration(client, "TradingHealthState"))) == {state.value for state in HealthState}

@@ -140,6 +140,56 @@ public struct TradingStatus: Codable, Equatable {
     }
 }
 
+public enum TradingHealthState: String, Codable {
+    case ok = "ok"
+    case warning = "warning"
+    case critical = "critical"
+}
+
+/// Something about the user's exchange key that the user should know.
+public struct TradingKeyProblem: Codable, Equatable {
+    /// A stable code: `key_expires_soon`, `key_can_trade`, `key_can_withdraw`, `key_not_ip_bound` (worth knowing, no
+    /// more), or why the exchange refuses the key, such as `key_expired`.
+    public let code: String
+    /// For the person.
+    public let message: String
+    /// ISO 8601: when the key ends, where that is the problem.
+    public let until: String?
+
+    enum CodingKeys: String, CodingKey {
+        case code = "code"
+        case message = "message"
+        case until = "until"
+    }
+}
+
+/// What is wrong with the user's exchange key. Only sent when something is, and once more when it is over: forget the
+/// last one at each new connection.
+public struct TradingAccountHealth: Codable, Equatable {
+    public let userId: Int64
+    public let state: TradingHealthState
+    public let problems: [TradingKeyProblem]
+    /// ISO 8601, or nil for a key that never expires.
+    public let expiresAt: String?
+    public let daysLeft: Int?
+    /// nil when the exchange does not say, because it refuses the key.
+    public let readOnly: Bool?
+    public let ipBound: Bool?
+    /// ISO 8601, or nil when the key was deleted.
+    public let checkedAt: String?
+
+    enum CodingKeys: String, CodingKey {
+        case userId = "user_id"
+        case state = "state"
+        case problems = "problems"
+        case expiresAt = "expires_at"
+        case daysLeft = "days_left"
+        case readOnly = "read_only"
+        case ipBound = "ip_bound"
+        case checkedAt = "checked_at"
+    }
+}
+
 /// The server's greeting, sent after every connect and after every accepted `updateToken`.
 public struct TradingSession: Codable, Equatable {
     public let userId: Int64
@@ -207,6 +257,7 @@ private enum ServerEvent {
     static let pnl = "pnl_update"
     static let orders = "orders_update"
     static let status = "status_update"
+    static let accountHealth = "account_health"
     static let tokenExpiring = "token_expiring"
     /// The library reports its own troubles and refused connections under this name too.
     static let error = "error"
@@ -241,6 +292,7 @@ public final class TradingWebSocketManager: @unchecked Sendable {
     public var onPnl: ((TradingUpdate<TradingPnl>) -> Void)?
     public var onOrders: ((TradingUpdate<[TradingOrder]>) -> Void)?
     public var onStatus: ((TradingStatus) -> Void)?
+    public var onAccountHealth: ((TradingAccountHealth) -> Void)?
     public var onError: ((TradingError) -> Void)?
     public var onConnectionChange: ((TradingConnectionState) -> Void)?
     /// The token ends in so many seconds: fetch a new one and hand it to `updateToken`.
@@ -421,6 +473,7 @@ public final class TradingWebSocketManager: @unchecked Sendable {
         hear(ServerEvent.unsubscribed) { $0.subscriptionChanged($1) }
         hear(ServerEvent.tokenExpiring) { $0.tokenExpires($1) }
         hear(ServerEvent.status) { $0.statusChanged($1) }
+        hear(ServerEvent.accountHealth) { $0.healthChanged($1) }
         hear(ServerEvent.balance) { manager, items in
             manager.updated(.balance, items) { (update: TradingUpdate<TradingBalance>) in manager.onBalance?(update) }
         }
@@ -541,6 +594,11 @@ public final class TradingWebSocketManager: @unchecked Sendable {
     private func statusChanged(_ items: [Any]) {
         guard let status: TradingStatus = decoded(items) else { return }
         callbackQueue.async { [weak self] in self?.onStatus?(status) }
+    }
+
+    private func healthChanged(_ items: [Any]) {
+        guard let health: TradingAccountHealth = decoded(items) else { return }
+        callbackQueue.async { [weak self] in self?.onAccountHealth?(health) }
     }
 
     private func updated<Payload: Decodable>(

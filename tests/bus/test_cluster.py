@@ -13,6 +13,9 @@ import redis
 from pushserver.bus.access import AccessList
 from pushserver.bus.cluster_client import ClusterClient
 from pushserver.bus.connection import connect
+from pushserver.bus.health import HealthStore
+from pushserver.bus.key_checks import KeyCheck, KeyChecks
+from pushserver.bus.key_counts import KeyCounts
 from pushserver.bus.login_limits import LoginLimits, address_subjects
 from pushserver.bus.memos import Memos
 from pushserver.bus.pauses import Pauses
@@ -23,6 +26,7 @@ from pushserver.bus.topology import Node, Topology, slot_of
 from pushserver.clock import SystemClock
 from pushserver.errors import StoreUnavailable
 from pushserver.events import EncodedUpdate, encode_update
+from pushserver.feeds.key_health import health_of
 from pushserver.model import Balance, DataType, Secret
 from tests.system.harness import wait_until
 from tests.system.redis_servers import Cluster, Server, valkey_binary
@@ -93,6 +97,22 @@ def test_everything_the_workers_do_works_across_slots(client: ClusterClient) -> 
     publish(client, Signal(SignalKind.KEY_CHANGED, 4))
     assert client.ping()
     assert client.info("server")["redis_version"]
+
+
+def test_the_health_of_keys_is_kept_checked_and_counted_across_slots(client: ClusterClient) -> None:
+    store, checks = HealthStore(client), KeyChecks(client)
+    mighty = health_of({"readOnly": 0, "permissions": {"Wallet": ["Withdraw"]}}, 0)
+    assert [store.record(user, 7, mighty, 0) for user in USERS] == [True] * len(USERS)
+    assert [stored and stored.key_version for stored in store.read([*USERS, 999])] == [7] * len(USERS) + [None]
+    assert KeyCounts(client).totals().can_withdraw == len(USERS)
+    all_checks = {KeyCheck(user, 7) for user in USERS}
+    checks.add(dict.fromkeys(all_checks, 0.0))
+    assert set(checks.claim(100, 60.0)) == all_checks
+    for check in all_checks:
+        checks.again(check, 60.0)
+        checks.remove(check)
+        store.forget(check.user_id)
+    assert KeyCounts(client).totals().can_withdraw == 0
 
 
 def test_listeners_are_counted_at_the_owner_of_the_slot(cluster: Cluster, client: ClusterClient) -> None:

@@ -13,7 +13,11 @@ from typing import Any
 import pytest
 import socketio
 
+from pushserver.bus.connection import connect
+from pushserver.bus.health import HealthStore
 from pushserver.exchange_sim.client import SimControl
+from pushserver.feeds.key_health import health_of
+from pushserver.model import Secret
 from tests.conftest import require
 from tests.system.harness import Stack, wait_until
 
@@ -89,6 +93,17 @@ def test_a_user_logs_in_and_sees_the_balance_change(stack, page):
     assert page.inner_text("#user-id").endswith("1")
     assert page.inner_text("[data-type=balance] .card-foot").count("Seq") == 1
     assert "balance_update" in page.inner_text("#journal")
+
+
+def test_it_tells_what_is_wrong_with_the_exchange_key_until_that_is_over(stack, page):
+    health = HealthStore(connect(Secret(stack.redis_url)))
+    mighty = {"readOnly": 0, "permissions": {"Wallet": ["Withdraw"]}}
+    health.record(1, 7, health_of(mighty, 0), 0)
+    log_in(page, stack)
+    page.wait_for_selector("#key-health[data-state=critical]")
+    assert "can withdraw" in page.inner_text("#key-health")
+    health.record(1, 8, health_of({**mighty, "readOnly": 1}, 0), 0)
+    page.wait_for_selector("#key-health", state="hidden")
 
 
 def test_it_survives_the_web_worker_it_is_connected_to(stack, page):

@@ -3,6 +3,7 @@
 import { createCard } from "./cards.js";
 import { Connection } from "./connection.js";
 import { duration } from "./format.js";
+import { showHealth } from "./health.js";
 import { Journal, summaryOf } from "./journal.js";
 import { Session } from "./session.js";
 import { showWhoami } from "./whoami.js";
@@ -63,6 +64,7 @@ function toggle(type, isWanted) {
 function showConsole() {
   cards = {};
   journal.clear();
+  showHealth(element("key-health"), null);
   buildCards();
   element("login").hidden = true;
   element("console").hidden = false;
@@ -82,6 +84,8 @@ function onState(next) {
   link = next;
   showLink();
   for (const card of Object.values(cards)) card.setConnected(next.state === "connected");
+  // A new connection is told only what is wrong.
+  if (changed && next.state === "connected") showHealth(element("key-health"), null);
   if (changed && next.state !== "connecting") journal.add(STATE_WORDS[next.state].toLowerCase(), next.detail, "own");
 }
 
@@ -107,6 +111,9 @@ const HANDLERS = {
   },
   status_update(payload) {
     cards[payload.type]?.setStatus(payload);
+  },
+  account_health(payload) {
+    showHealth(element("key-health"), payload);
   },
   token_expiring() {
     refreshToken();
