@@ -9,6 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.system.blackbox import TYPES, VERDICTS, Answer, Change, Entry, Logs, count, judge, measure
+from tests.system.blackbox.ages import after_the_ban_was_told, most_in_a_window, unfairness, worst_ages
+from tests.system.blackbox.figures import lag_within
 from tests.system.blackbox.logs import digest, read_entries, read_truth
 from tests.system.blackbox.rules import POSITIONS
 from tests.system.blackbox.synthetic import (
@@ -273,3 +275,39 @@ def test_a_skipped_state_counts_as_shown_with_its_successor() -> None:
     assert figures.snapshot_s.max == pytest.approx(0.2)
     assert (figures.lag_s.count, figures.lag_s.max) == (3, pytest.approx(1.5))
     assert figures.lag_s.p50 == pytest.approx(0.5)
+
+
+def reading(user: int, t: float, status: int = 200) -> Answer:
+    code = 0 if status == 200 else None
+    return Answer(t, t + 0.01, "127.0.0.1", f"key-{user}", user, POSITIONS, "", status, code, 1)
+
+
+def test_ages_grow_until_the_next_good_reading_and_at_both_ends_of_the_time_looked_at() -> None:
+    answers = [reading(1, t) for t in (8.0, 11.0, 12.0, 19.0)] + [reading(2, 11.0, 503), reading(2, 9.0)]
+    assert worst_ages(answers, (1, 2, 3), 10.0, 20.0) == {1: 7.0, 2: 11.0, 3: 10.0}
+    assert worst_ages(answers, (1,), 10.0, 18.0) == {1: 6.0}
+
+
+def test_unfairness_is_the_worst_off_by_the_median() -> None:
+    assert unfairness({1: 5.0, 2: 5.0, 3: 5.0}) == 1.0
+    assert unfairness({1: 5.0, 2: 5.0, 3: 15.0}) == 3.0
+
+
+def test_the_fullest_window_slides() -> None:
+    answers = [reading(1, t) for t in (0.0, 4.0, 4.5, 8.9, 9.1)]
+    assert most_in_a_window(answers, 5.0) == 3
+    assert most_in_a_window(answers, 0.3) == 2
+
+
+def test_requests_after_a_ban_was_told_are_counted_until_it_ends() -> None:
+    ban = BAN
+    told = ban.t_start + 1.0
+    answers = [reading(1, ban.t_start + 0.5), reading(1, told, 403), reading(2, told + 0.2, 403), reading(1, ban.t_end)]
+    assert after_the_ban_was_told(answers, ban) == [pytest.approx(0.19)]
+
+
+def test_lags_are_told_of_some_users_at_some_time() -> None:
+    logs = good_run(1)
+    everybody, one = lag_within(logs, 101, 109), lag_within(logs, 101, 109, {1})
+    assert 0 < one.count < everybody.count
+    assert everybody.max <= 2.1

@@ -31,7 +31,7 @@ class Rules:
     #: Requests of one user to one endpoint in a sliding second.
     user_requests_per_s: int = 50
     #: Requests that were under way when the first answer told of a ban arrive within so long after it.
-    ban_told_s: float = 1.0
+    ban_told_s: float = 0.5
     #: G7: a blocked type's clients are told within its interval and this much; ``slack_s`` for a busy machine.
     status_after_s: float = 2.0
     slack_s: float = 1.0
