@@ -18,6 +18,8 @@ DAY_S = 86_400
 #: A key that ends within a day is not stored any more; one with at most so many days left is worth a warning.
 REFUSED_BELOW_S = DAY_S
 SOON_DAYS = 7
+#: The last second that has a calendar date to show; a key that ends later never does.
+LAST_S = 253_402_300_799
 MAX_PERMISSIONS = 64
 MAX_PERMISSION_CHARACTERS = 64
 
@@ -154,9 +156,9 @@ def _expiry(expired_at: Any, deadline_days: Any, now_s: int) -> int | None:
         try:
             instant = datetime.fromisoformat(expired_at)
             expires_s = int(instant.replace(tzinfo=instant.tzinfo or UTC).timestamp())
-        except (ValueError, OverflowError):
+        except ValueError:
             raise AnswerMalformed("the exchange gave no readable expiry", endpoint=ENDPOINT) from None
-        return expires_s if expires_s > DAY_S else None
+        return expires_s if DAY_S < expires_s <= LAST_S else None
     if type(deadline_days) is int and 0 <= deadline_days < 10_000:
         return now_s + deadline_days * DAY_S
     return None
