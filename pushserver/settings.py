@@ -48,6 +48,8 @@ class Settings:
     bybit_markets: tuple[Market, ...]
     push_intervals: Mapping[DataType, float]
     bybit_ip_requests_per_5s: int
+    bybit_stream_connects_per_5min: int
+    max_streams_per_worker: int
     egress_id: str
     worker_concurrency: int
     web_concurrency: int
@@ -98,6 +100,8 @@ class Settings:
             bybit_markets=reader.read("BYBIT_MARKETS", "linear:USDT", values.markets),
             push_intervals=reader.read("PUSH_INTERVALS", "", values.intervals),
             bybit_ip_requests_per_5s=reader.integer("BYBIT_IP_REQUESTS_PER_5S", 480, 10, 600),
+            bybit_stream_connects_per_5min=reader.integer("BYBIT_STREAM_CONNECTS_PER_5MIN", 400, 10, 500),
+            max_streams_per_worker=reader.integer("MAX_STREAMS_PER_WORKER", 1_000, 0, 20_000),
             egress_id=reader.read("EGRESS_ID", socket.gethostname(), values.identifier),
             worker_concurrency=reader.integer("WORKER_CONCURRENCY", 100, 1, 10_000),
             web_concurrency=reader.integer("WEB_CONCURRENCY", 2, 1, 512),
