@@ -14,6 +14,7 @@ import logging
 import math
 import random
 import secrets
+from collections.abc import Callable
 
 import gevent
 from gevent.event import Event
@@ -54,10 +55,18 @@ STUMBLE_S = 1.0
 class WorkerPool:
     """One push worker's rounds. ``concurrency`` is how many run at the same time.
 
-    ``stop`` takes no more users; ``drain`` waits for those under way and gives back the rest.
+    ``met`` is told of every claim and of what is watched. ``stop`` takes no more users; ``drain`` waits for those under way and gives back the rest.
     """
 
-    def __init__(self, schedule: SchedulePort, memos: Memos, tools: Tools, concurrency: int, holder: str) -> None:
+    def __init__(
+        self,
+        schedule: SchedulePort,
+        memos: Memos,
+        tools: Tools,
+        concurrency: int,
+        holder: str,
+        met: Callable[[Claim, frozenset[DataType]], None] = lambda claim, watched: None,
+    ) -> None:
         self._schedule = schedule
         self._memos = memos
         self._tools = tools
@@ -65,6 +74,7 @@ class WorkerPool:
         self._slots = Slots(concurrency)
         self._requests_per_round = FIRST_GUESS
         self._holder = holder
+        self._met = met
         self._stopping = Event()
         self._rounds: dict[Claim, Round] = {}
         self._unreturned: list[Claim] = []
@@ -152,6 +162,7 @@ class WorkerPool:
             raise
         self._tools.observer.record(UsersClaimed(len(claims), max(claim.overdue_s for claim in claims)))
         for claim in claims:
+            self._met(claim, watched[claim.user_id])
             memo = Memo.from_bytes(memos[claim.user_id])
             self._start(claim, memo, watched[claim.user_id], received_s)
         return len(claims)
