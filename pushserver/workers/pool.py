@@ -55,7 +55,8 @@ STUMBLE_S = 1.0
 class WorkerPool:
     """One push worker's rounds. ``concurrency`` is how many run at the same time.
 
-    ``met`` is told of every claim and of what is watched. ``stop`` takes no more users; ``drain`` waits for those under way and gives back the rest.
+    ``met`` is told of every claim and of what is watched.
+    ``stop`` takes no more users; ``drain`` waits for those under way and gives back the rest.
     """
 
     def __init__(
