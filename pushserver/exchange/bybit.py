@@ -49,6 +49,10 @@ class BybitExchange:
         transport = Transport(rest_url, concurrency)
         self._line = Line(transport, Pybit(rest_url), clock, ClockOffset(), observer, request_timeout_s)
 
+    def server_now_ms(self) -> int:
+        """The exchange's time, as far as its answers have told it."""
+        return self._line.server_now_ms()
+
     def wallet(self, credentials: Credentials, deadline_s: float) -> Answer:
         conversation = self._conversation(Endpoint.WALLET, credentials, deadline_s)
         result = conversation.ask_result(accountType="UNIFIED")
