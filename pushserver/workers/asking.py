@@ -45,19 +45,26 @@ class Asking:
     """
 
     def __init__(
-        self, desks: Sequence[Desk], clock: Clock, pick: Callable[[int], int] = lambda _: 0, user_id: int = 0
+        self,
+        desks: Sequence[Desk],
+        clock: Clock,
+        pick: Callable[[int], int] = lambda _: 0,
+        user_id: int = 0,
+        now_ms: Callable[[], int] | None = None,
     ) -> None:
         self._desks = desks
         self._pick = pick
         self._desk = desks[pick(user_id)]
         self._clock = clock
         self._user_id = user_id
+        self._now_ms = now_ms or clock.wall_ms
         self._paid = 0
         self._paid_until_s = 0.0
         self.requests_paid = 0
 
-    def for_user(self, user_id: int) -> Asking:
-        return Asking(self._desks, self._clock, self._pick, user_id)
+    def for_user(self, user_id: int, now_ms: Callable[[], int] | None = None) -> Asking:
+        """``now_ms``: the time all processes share, by which stamps are judged also where our clock is behind."""
+        return Asking(self._desks, self._clock, self._pick, user_id, now_ms)
 
     @property
     def is_short(self) -> bool:
@@ -107,7 +114,7 @@ class Asking:
             answer = self._send(resource, credentials, since_ms, deadline_s)
         except AddressBanned as error:
             raise self._desk.silence.refused(error, signed=True) from error
-        if answer.as_of_ms > self._clock.wall_ms() + MOST_AHEAD_MS:
+        if answer.as_of_ms > max(self._clock.wall_ms(), self._now_ms()) + MOST_AHEAD_MS:
             raise AnswerMalformed("the answer is stamped ahead of our time", endpoint=resource.value)
         return answer
 
@@ -132,12 +139,12 @@ class Asking:
         if deadline_s <= self._clock.monotonic_s():
             raise ExchangeUnavailable("the round's time was used up", endpoint=resource.value)
         if resource is Resource.POSITIONS:
-            return exchange.positions(credentials, deadline_s)
+            return exchange.positions(credentials, deadline_s, self._show_payment)
         if resource is Resource.WALLET:
-            return exchange.wallet(credentials, deadline_s)
+            return exchange.wallet(credentials, deadline_s, self._show_payment)
         if resource is Resource.CLOSED_PNL:
-            return exchange.closed_pnl(credentials, since_ms, deadline_s)
-        return exchange.open_orders(credentials, deadline_s)
+            return exchange.closed_pnl(credentials, since_ms, deadline_s, self._show_payment)
+        return exchange.open_orders(credentials, deadline_s, self._show_payment)
 
     def _show_payment(self) -> None:
         """Each request uses up one that was paid for; without one that is still good it is paid for now."""

@@ -164,8 +164,11 @@ class WorkerPool:
         self._tools.observer.record(UsersClaimed(len(claims), max(claim.overdue_s for claim in claims)))
         for claim in claims:
             self._met(claim, watched[claim.user_id])
-            memo = Memo.from_bytes(memos[claim.user_id])
-            self._start(claim, memo, watched[claim.user_id], received_s)
+            try:
+                self._start(claim, Memo.from_bytes(memos[claim.user_id]), watched[claim.user_id], received_s)
+            except Exception:
+                # Its user is due again when the lease ends; the others of this batch are served now.
+                logger.exception("the round of user %d could not be started", claim.user_id)
         return len(claims)
 
     def _still_to_pay(self) -> float:
@@ -174,9 +177,10 @@ class WorkerPool:
         return sum(max(0.0, usual - round_.state.tools.asking.requests_paid) for round_ in self._rounds.values())
 
     def _start(self, claim: Claim, memo: Memo, watched: frozenset[DataType], received_s: float) -> None:
+        state = RoundState(self._tools, claim, secrets.token_hex(4), memo, watched, received_s)
         # Each round pays at the desk of its user's egress address.
-        tools = dataclasses.replace(self._tools, asking=self._tools.asking.for_user(claim.user_id))
-        round_ = Round(RoundState(tools, claim, secrets.token_hex(4), memo, watched, received_s))
+        state.tools = dataclasses.replace(self._tools, asking=self._tools.asking.for_user(claim.user_id, state.now_ms))
+        round_ = Round(state)
         self._rounds[claim] = round_
         self._pool.spawn(self._serve, round_)
 
@@ -189,6 +193,10 @@ class WorkerPool:
         except StoreUnavailable as error:
             self._unreturned.append(claim)
             self._report(round_, Ending("failed", None, code=error.code))
+        except Exception:
+            # Its user is due again when the lease ends, which is wait enough for whatever this was.
+            logger.exception("round %s of user %d could not be concluded", round_.state.round_id, claim.user_id)
+            self._report(round_, Ending("failed", None, code="internal_error"))
         finally:
             self._rounds.pop(claim, None)
 
