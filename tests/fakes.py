@@ -10,7 +10,7 @@ from typing import Any
 
 from pushserver.clock import Clock
 from pushserver.errors import ExchangeError, ExchangeUnavailable
-from pushserver.exchange.port import Answer
+from pushserver.exchange.port import Answer, Pay, unpaid
 from pushserver.model import Credentials, Freshness, Secret
 
 
@@ -84,20 +84,20 @@ class FakeExchange:
     def counts(self) -> Counter[str]:
         return Counter(endpoint for _, _, endpoint in self.requests)
 
-    def wallet(self, credentials: Credentials, deadline_s: float) -> Answer:
+    def wallet(self, credentials: Credentials, deadline_s: float, pay: Pay = unpaid) -> Answer:
         self._receive("wallet", credentials, deadline_s)
         return self._answer([self.accounts[credentials.api_key].wallet_row()])
 
-    def positions(self, credentials: Credentials, deadline_s: float) -> Answer:
+    def positions(self, credentials: Credentials, deadline_s: float, pay: Pay = unpaid) -> Answer:
         self._receive("positions", credentials, deadline_s)
         return self._answer(self.accounts[credentials.api_key].positions)
 
-    def closed_pnl(self, credentials: Credentials, since_ms: int, deadline_s: float) -> Answer:
+    def closed_pnl(self, credentials: Credentials, since_ms: int, deadline_s: float, pay: Pay = unpaid) -> Answer:
         self._receive("closed_pnl", credentials, deadline_s)
         rows = self.accounts[credentials.api_key].closed
         return self._answer([row for row in rows if int(row["updatedTime"]) >= since_ms])
 
-    def open_orders(self, credentials: Credentials, deadline_s: float) -> Answer:
+    def open_orders(self, credentials: Credentials, deadline_s: float, pay: Pay = unpaid) -> Answer:
         self._receive("orders", credentials, deadline_s)
         return self._answer(self.accounts[credentials.api_key].orders)
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from pushserver.clock import Clock
 from pushserver.errors import AnswerMalformed
+from pushserver.exchange.bybit_errors import allowance_of
 from pushserver.exchange.clock_offset import ClockOffset
 from pushserver.exchange.conversation import Conversation, Line
 from pushserver.exchange.paging import Row, all_rows, newest_of_each
-from pushserver.exchange.port import Answer, Endpoint
+from pushserver.exchange.port import Answer, Endpoint, Pay, unpaid
 from pushserver.exchange.pybit_client import Pybit
 from pushserver.exchange.transport import Transport
 from pushserver.feeds.numbers import decimal_of, milliseconds_at
@@ -53,8 +54,8 @@ class BybitExchange:
         """The exchange's time, as far as its answers have told it."""
         return self._line.server_now_ms()
 
-    def wallet(self, credentials: Credentials, deadline_s: float) -> Answer:
-        conversation = self._conversation(Endpoint.WALLET, credentials, deadline_s)
+    def wallet(self, credentials: Credentials, deadline_s: float, pay: Pay = unpaid) -> Answer:
+        conversation = self._conversation(Endpoint.WALLET, credentials, deadline_s, pay)
         result = conversation.ask_result(accountType="UNIFIED")
         accounts = conversation.rows_of(result)
         # Answers to this question have one entry; none at all would say nothing about the account.
@@ -63,24 +64,24 @@ class BybitExchange:
             raise conversation.malformed("it holds no unified account")
         return self._answer(conversation, unified)
 
-    def positions(self, credentials: Credentials, deadline_s: float) -> Answer:
-        conversation = self._conversation(Endpoint.POSITIONS, credentials, deadline_s)
+    def positions(self, credentials: Credentials, deadline_s: float, pay: Pay = unpaid) -> Answer:
+        conversation = self._conversation(Endpoint.POSITIONS, credentials, deadline_s, pay)
         rows: list[Row] = []
         for market in self._markets:
             if market.category != "spot":
                 rows += all_rows(conversation, POSITIONS_LIMIT, market.category, settleCoin=market.settle_coin)
         return self._answer(conversation, newest_of_each(rows, "category", "symbol", "positionIdx", "side"))
 
-    def closed_pnl(self, credentials: Credentials, since_ms: int, deadline_s: float) -> Answer:
-        conversation = self._conversation(Endpoint.CLOSED_PNL, credentials, deadline_s)
+    def closed_pnl(self, credentials: Credentials, since_ms: int, deadline_s: float, pay: Pay = unpaid) -> Answer:
+        conversation = self._conversation(Endpoint.CLOSED_PNL, credentials, deadline_s, pay)
         rows: list[Row] = []
         for category in self._categories("linear", "inverse"):
             for start_ms, end_ms in windows(since_ms, self._line.server_now_ms() + SLACK_MS):
                 rows += all_rows(conversation, CLOSED_PNL_LIMIT, category, startTime=start_ms, endTime=end_ms)
         return self._answer(conversation, [row for row in rows if _stamp_ms(conversation, row) >= since_ms])
 
-    def open_orders(self, credentials: Credentials, deadline_s: float) -> Answer:
-        conversation = self._conversation(Endpoint.OPEN_ORDERS, credentials, deadline_s)
+    def open_orders(self, credentials: Credentials, deadline_s: float, pay: Pay = unpaid) -> Answer:
+        conversation = self._conversation(Endpoint.OPEN_ORDERS, credentials, deadline_s, pay)
         rows: list[Row] = []
         for market in self._markets:
             rows += all_rows(conversation, ORDERS_LIMIT, market.category, settleCoin=market.settle_coin)
@@ -111,9 +112,9 @@ class BybitExchange:
         self._line.transport.close()
 
     def _conversation(
-        self, endpoint: Endpoint, credentials: Credentials | None, deadline_s: float
-    ) -> Conversation:  # fmt: skip
-        return Conversation(self._line, endpoint, credentials, deadline_s)
+        self, endpoint: Endpoint, credentials: Credentials | None, deadline_s: float, pay: Pay = unpaid
+    ) -> Conversation:
+        return Conversation(self._line, endpoint, credentials, deadline_s, pay)
 
     def _categories(self, *wanted: str) -> list[str]:
         """The configured ones among ``wanted``, each once: some questions know no settle coin."""
@@ -122,7 +123,8 @@ class BybitExchange:
     def _answer(self, conversation: Conversation, rows: list[Row]) -> Answer:
         """Where the markets have nothing of the kind nothing was asked, and that is true as of now."""
         as_of_ms = self._line.server_now_ms() if conversation.oldest_ms is None else conversation.oldest_ms
-        return Answer(tuple(rows), as_of_ms, conversation.requests)
+        remaining, resets_in_s = allowance_of(conversation.last_headers, self._line.server_now_ms())
+        return Answer(tuple(rows), as_of_ms, conversation.requests, remaining, resets_in_s)
 
 
 def windows(since_ms: int, until_ms: int) -> Iterator[tuple[int, int]]:

@@ -32,6 +32,7 @@ SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 60.0
 UNTOLD_PAUSE_S = 1.0
 LONGEST_TEXT = 120
 RESET_HEADER = "x-bapi-limit-reset-timestamp"
+REMAINING_HEADER = "x-bapi-limit-status"
 PUBLIC = frozenset({Endpoint.SERVER_TIME, Endpoint.TICKERS})
 
 
@@ -145,6 +146,13 @@ def envelope_of(endpoint: Endpoint, raw: RawAnswer, server_now_ms: int) -> Mappi
     if type(body.get("retCode")) is not int:
         raise _malformed(endpoint, "the answer is not in the form of this API version")
     return body
+
+
+def allowance_of(headers: Mapping[str, str], server_now_ms: int) -> tuple[int | None, float]:
+    """How many more requests the user may make at the endpoint just asked (None: not said), and when again if none."""
+    written = headers.get(REMAINING_HEADER, "").strip()
+    remaining = int(written) if re.fullmatch(r"[0-9]{1,9}", written) else None
+    return remaining, 0.0 if remaining != 0 else _reset_in_s(headers, server_now_ms)
 
 
 def ret_code_of(body: Mapping[str, Any]) -> int | None:

@@ -16,7 +16,7 @@ from pushserver.clock import Clock
 from pushserver.errors import AnswerMalformed, ClockSkew, ExchangeError, ExchangeUnavailable, KeyRefused
 from pushserver.exchange.bybit_errors import RawAnswer, envelope_of, time_of
 from pushserver.exchange.clock_offset import ClockOffset
-from pushserver.exchange.port import Endpoint
+from pushserver.exchange.port import Endpoint, Pay, unpaid
 from pushserver.exchange.pybit_client import Pybit
 from pushserver.exchange.transport import Transport
 from pushserver.feeds.numbers import rows_at
@@ -63,17 +63,22 @@ class Response:
 class Conversation:
     """Asks one endpoint, once per page, for one user; also the ``client`` that pybit sends through."""
 
-    def __init__(self, line: Line, endpoint: Endpoint, credentials: Credentials | None, deadline_s: float) -> None:
+    def __init__(
+        self, line: Line, endpoint: Endpoint, credentials: Credentials | None, deadline_s: float, pay: Pay = unpaid
+    ) -> None:
         if credentials is not None and not API_KEY.fullmatch(credentials.api_key):
             raise KeyRefused("The API key holds characters that no key has.", endpoint=endpoint.value)
         self.headers: dict[str, str] = {}
         self.requests = 0
         self.oldest_ms: int | None = None
+        self.last_headers: Mapping[str, str] = {}
         self._line = line
         self._endpoint = endpoint
         self._credentials = credentials
         self._deadline_s = deadline_s
+        self._pay = pay
         self._may_resynchronise = credentials is not None
+        self._must_ask_the_time = False
 
     def ask(self, **parameters: object) -> Mapping[str, Any]:
         """The envelope of a successful answer; a request refused for its time is signed again, once in a call.
@@ -87,6 +92,8 @@ class Conversation:
             if not self._may_resynchronise:
                 raise
         self._may_resynchronise = False
+        if self._must_ask_the_time:
+            self._ask_the_time()
         return self._ask_once(parameters)
 
     def ask_result(self, **parameters: object) -> Mapping[str, Any]:
@@ -137,6 +144,8 @@ class Conversation:
 
     def _ask_once(self, parameters: Mapping[str, object]) -> Mapping[str, Any]:
         line = self._line
+        if self.requests:
+            self._pay()
         try:
             return line.pybit.get(self._endpoint, self, self._credentials, line.server_now_ms, parameters)
         except ExchangeError as error:
@@ -160,6 +169,7 @@ class Conversation:
         target = f"{parts.path}?{parts.query}" if parts.query else parts.path
         self.requests += 1
         raw = line.transport.get(self._endpoint, target, request.headers, min(left_s, line.request_timeout_s))
+        self.last_headers = raw.headers
         try:
             envelope = envelope_of(self._endpoint, raw, line.server_now_ms())
         except ClockSkew:
@@ -185,11 +195,20 @@ class Conversation:
         stamp_ms = time_of(orjson.loads(raw.body)) if raw.status == 200 else None
         if stamp_ms is not None:
             line.offset.correct(sent_ms, line.clock.wall_ms(), stamp_ms)
-        elif self._may_resynchronise:
-            asking = Conversation(line, Endpoint.SERVER_TIME, None, self._deadline_s)
-            try:
-                asking.ask()
-            finally:
-                self.requests += asking.requests
-        if line.offset.is_alarming():
-            logger.warning("this machine's clock is %+d ms off the exchange's", -line.offset.offset_ms)
+        else:
+            self._must_ask_the_time = True
+        self._tell_alarming_offset()
+
+    def _ask_the_time(self) -> None:
+        asking = Conversation(self._line, Endpoint.SERVER_TIME, None, self._deadline_s)
+        self._pay()
+        try:
+            asking.ask()
+        finally:
+            self.requests += asking.requests
+        self._tell_alarming_offset()
+
+    def _tell_alarming_offset(self) -> None:
+        offset = self._line.offset
+        if offset.is_alarming():
+            logger.warning("this machine's clock is %+d ms off the exchange's", -offset.offset_ms)

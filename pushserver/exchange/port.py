@@ -7,7 +7,7 @@ permitted retry included.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -33,11 +33,23 @@ class Answer:
     """The rows of one question, as the exchange sent them (JSON numbers may be any of its types).
 
     ``as_of_ms`` is the exchange's own stamp of the oldest page read; ``requests`` counts the HTTP requests it took.
+    ``remaining``: how many more requests the exchange would take from this user at this endpoint, None when it does
+    not say; ``resets_in_s``: when it takes some again, for an answer with none remaining.
     """
 
     rows: tuple[Mapping[str, Any], ...]
     as_of_ms: int
     requests: int
+    remaining: int | None = None
+    resets_in_s: float = 0.0
+
+
+#: Called before each request beyond the first of a call; may wait. What it raises ends the call, as it is.
+Pay = Callable[[], None]
+
+
+def unpaid() -> None:
+    """For callers whose requests nobody counts."""
 
 
 class Exchange(Protocol):
@@ -45,25 +57,26 @@ class Exchange(Protocol):
 
     All calls raise ``ExchangeError`` (``KeyRefused``, ``RateLimited``, ``AddressBanned``, ``ClockSkew``,
     ``ExchangeUnavailable``, ``AnswerMalformed``, ``RequestRejected``) and nothing else. Credentials are used for
-    the one call they are passed to and kept nowhere.
+    the one call they are passed to and kept nowhere. One request per call is paid for by the caller; for pages and
+    repetitions ``pay`` is called.
     """
 
-    def wallet(self, credentials: Credentials, deadline_s: float) -> Answer:
+    def wallet(self, credentials: Credentials, deadline_s: float, pay: Pay = unpaid) -> Answer:
         """One row: the UNIFIED account object with its ``coin`` list."""
         ...
 
-    def positions(self, credentials: Credentials, deadline_s: float) -> Answer:
+    def positions(self, credentials: Credentials, deadline_s: float, pay: Pay = unpaid) -> Answer:
         """The positions of every configured market that has any, all pages; each row carries ``category``."""
         ...
 
-    def closed_pnl(self, credentials: Credentials, since_ms: int, deadline_s: float) -> Answer:
+    def closed_pnl(self, credentials: Credentials, since_ms: int, deadline_s: float, pay: Pay = unpaid) -> Answer:
         """All closed-pnl rows updated at or after ``since_ms``, linear and inverse as configured, all pages.
 
         Each row carries ``category``.
         """
         ...
 
-    def open_orders(self, credentials: Credentials, deadline_s: float) -> Answer:
+    def open_orders(self, credentials: Credentials, deadline_s: float, pay: Pay = unpaid) -> Answer:
         """The open orders of every configured market, all pages; each row carries ``category``."""
         ...
 

@@ -405,6 +405,47 @@ def test_H03_a_refusal_that_does_not_tell_the_time_costs_a_question(
     assert "+60000 ms off" in caplog.text
 
 
+def test_pages_and_repetitions_are_paid_for_but_not_the_first_request(
+    stub: Stub, exchange: BybitExchange, credentials: Credentials, deadline_s: float
+) -> None:
+    asked_when_paid: list[int] = []
+
+    def pay() -> None:
+        asked_when_paid.append(len(stub.requests))
+
+    stub.handler = in_turn(http(page(*symbols(200), cursor="a")), http(page(*symbols(1))))
+    exchange.positions(credentials, deadline_s, pay)
+    assert asked_when_paid == [1]
+    del stub.requests[:], asked_when_paid[:]
+    stub.handler = SkewedExchange(-60_000, tells_time=False)
+    exchange.wallet(credentials, deadline_s, pay)
+    assert asked_when_paid == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, (None, 0.0)),
+        ({"X-Bapi-Limit-Status": "7"}, (7, 0.0)),
+        ({"X-Bapi-Limit-Status": "0", "X-Bapi-Limit-Reset-Timestamp": str(NOW_MS + 700)}, (0, 0.7)),
+        ({"X-Bapi-Limit-Status": "0"}, (0, 1.0)),
+        ({"X-Bapi-Limit-Status": "many"}, (None, 0.0)),
+    ],
+)
+def test_an_answer_tells_how_many_more_the_user_may_ask(
+    stub: Stub,
+    exchange: BybitExchange,
+    credentials: Credentials,
+    deadline_s: float,
+    headers: dict[str, str],
+    expected: tuple[int | None, float],
+) -> None:
+    written = {name.replace("-", "_"): value for name, value in headers.items()}
+    stub.handler = always(http(envelope({"list": [ACCOUNT]}), **written))
+    answer = exchange.wallet(credentials, deadline_s)
+    assert (answer.remaining, answer.resets_in_s) == expected
+
+
 def test_H03_a_second_refusal_is_final(
     stub: Stub,
     exchange: BybitExchange,
