@@ -53,6 +53,11 @@ def open_socket(host: str, port: int, tls: bool, proxy: Proxy | None, timeout_s:
             raise
 
 
+def open_directly(host: str, port: int, tls: bool, timeout_s: float) -> Socket:
+    """As ``open_socket``, without a proxy."""
+    return open_socket(host, port, tls, None, timeout_s)
+
+
 def _pass_through(socket: Socket, proxy: Proxy, host: str, port: int) -> None:
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]

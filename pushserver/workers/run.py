@@ -18,6 +18,7 @@ from pushserver.bus import keys, signals
 from pushserver.bus.budgets import Budget
 from pushserver.bus.connection import connect
 from pushserver.bus.ears import open_ears
+from pushserver.bus.homes import Homes
 from pushserver.bus.memos import Memos
 from pushserver.bus.pauses import Pauses
 from pushserver.bus.schedule import NEW_WATCHER_HEAD_START_S, Schedule, SchedulePort
@@ -25,6 +26,7 @@ from pushserver.bus.states import States
 from pushserver.clock import SystemClock
 from pushserver.errors import SettingsError, StoreUnavailable
 from pushserver.exchange.bybit import BybitExchange
+from pushserver.exchange.tunnels import open_directly
 from pushserver.loop_lag import LoopLagProbe
 from pushserver.metrics import PrometheusObserver, serve_worker_metrics
 from pushserver.observers import LifecycleReported, Observers
@@ -34,6 +36,8 @@ from pushserver.workers.asking import Asking, open_desk
 from pushserver.workers.credentials import CredentialsCache
 from pushserver.workers.figures import Figures
 from pushserver.workers.guardian import start_guardian
+from pushserver.workers.homes.door import StreamDoor
+from pushserver.workers.homes.keeper import Keeper
 from pushserver.workers.paying import Cashier
 from pushserver.workers.pool import WorkerPool, holder_name
 from pushserver.workers.round_state import Tools
@@ -52,6 +56,8 @@ OPEN_DATABASE_S = 2.0
 #: How long rounds under way may take once the worker is told to stop.
 DRAIN_S = 10.0
 CLOSE_S = 2.0
+#: New streams are counted over five minutes, private and public ones together.
+STREAM_WINDOW_S = 300.0
 #: How often keys that nobody can use any more leave the memory.
 FORGET_EVERY_S = 60.0
 
@@ -98,13 +104,14 @@ def run(settings: Settings) -> int:
         rng=rng,
     )
     holder = holder_name(socket.gethostname(), os.getpid(), rng)
-    pool = WorkerPool(schedule, Memos(redis_client), tools, settings.worker_concurrency, holder)
+    keeper = open_keeper(settings, redis_client, schedule, tools, exchange, holder)
+    pool = WorkerPool(schedule, Memos(redis_client), tools, settings.worker_concurrency, holder, keeper.met)
     listener = open_ears(
         settings.redis_url,
         redis_client,
         clock,
         observer,
-        on_signal(credentials, schedule),
+        on_signal(credentials, schedule, keeper),
         lambda: None,
         plain_channels=(keys.SIGNALS_CHANNEL,),
     )
@@ -115,6 +122,7 @@ def run(settings: Settings) -> int:
     start_upgrade(accounts.upgrade, "push worker", clock, observer).join(OPEN_DATABASE_S)
     listener.start()
     gevent.spawn(forget_old_keys, credentials)
+    keeper.start()
     guardian = start_guardian(tools, redis_client)
     LoopLagProbe("worker", clock, observer).start()
     observer.record(LifecycleReported("push worker", "started", f"{holder}, metrics on port {port}"))
@@ -122,6 +130,7 @@ def run(settings: Settings) -> int:
 
     observer.record(LifecycleReported("push worker", "stopping", f"{pool.busy} rounds under way"))
     guardian.kill(block=False)
+    keeper.stop()
     given_back = pool.drain(DRAIN_S)
     listener.stop()
     with gevent.Timeout(CLOSE_S, False):
@@ -145,7 +154,45 @@ def stop_on_signals(pool: WorkerPool) -> None:
         gevent.signal_handler(number, handle)
 
 
-def on_signal(credentials: CredentialsCache, schedule: SchedulePort) -> Callable[[bytes, bytes], None]:
+def open_keeper(
+    settings: Settings,
+    redis_client: object,
+    schedule: SchedulePort,
+    tools: Tools,
+    exchange: BybitExchange,
+    holder: str,
+) -> Keeper:
+    """Without streams and mark prices there is nothing that a home could do: then it takes no user."""
+    doors = []
+    if settings.bybit_stream_url:
+        budget = Budget(
+            redis_client,
+            settings.egress_id,
+            settings.bybit_stream_connects_per_5min,
+            STREAM_WINDOW_S,
+            kind="streams",
+            clock=tools.clock,
+        )
+        doors = [
+            StreamDoor(
+                settings.bybit_stream_url, open_directly, budget, exchange.server_now_ms, tools.clock, tools.observer
+            )
+        ]
+    limit = settings.max_streams_per_worker if settings.bybit_stream_url or settings.bybit_ticker_url else 0
+    return Keeper(
+        Homes(redis_client),
+        schedule,
+        tools.credentials,
+        doors,
+        holder,
+        limit,
+        tools.clock,
+        tools.observer,
+        tools.rng,
+    )
+
+
+def on_signal(credentials: CredentialsCache, schedule: SchedulePort, keeper: Keeper) -> Callable[[bytes, bytes], None]:
     """What the bus listener calls: a changed key is forgotten, and its user served at once."""
 
     def wake(user_id: int) -> None:
@@ -165,6 +212,7 @@ def on_signal(credentials: CredentialsCache, schedule: SchedulePort) -> Callable
             signals.SignalKind.USER_ENABLED,
         ):
             credentials.forget(told.user_id)
+            keeper.key_changed(told.user_id)
             gevent.spawn(wake, told.user_id)
 
     return on_message
