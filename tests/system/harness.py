@@ -103,8 +103,13 @@ class Stack:
         frozen: bool = True,
         environ: Mapping[str, str] | None = None,
         budget_unspent: bool = True,
+        streams: bool = False,
+        ticker: bool = False,
     ) -> None:
-        """``budget_unspent``: Redis is told that nothing was asked lately, so that nobody waits to be sure of it."""
+        """``budget_unspent``: Redis is told that nothing was asked lately, so that nobody waits to be sure of it.
+
+        ``streams`` and ``ticker`` switch the exchange's private streams and its mark prices on.
+        """
         self.folder = folder
         self.users = users
         self.web_port = free_port()
@@ -123,8 +128,8 @@ class Stack:
             "JWT_SECRETS": secrets.token_hex(32),
             "CREDENTIALS_KEYS": Fernet.generate_key().decode(),
             "BYBIT_REST_URL": self.exchange_url,
-            "BYBIT_STREAM_URL": "",
-            "BYBIT_TICKER_URL": "",
+            "BYBIT_STREAM_URL": f"ws://127.0.0.1:{self.exchange_port}/v5/private" if streams else "",
+            "BYBIT_TICKER_URL": f"ws://127.0.0.1:{self.exchange_port}/v5/public/linear" if ticker else "",
             "PUSH_INTERVALS": intervals,
             "WEB_METRICS_BIND": f"127.0.0.1:{self.web_metrics_port}",
             "WORKER_METRICS_BIND": "127.0.0.1:0",
@@ -170,6 +175,7 @@ class Stack:
 
         client = connect(Secret(self.environ["REDIS_URL"]))
         Budget(client, self.environ["EGRESS_ID"], 480, 5.0).declare_unspent()
+        Budget(client, self.environ["EGRESS_ID"], 400, 300.0, kind="streams").declare_unspent()
         client.close()
 
     def start_web(self) -> None:
