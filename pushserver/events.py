@@ -7,7 +7,7 @@ so an encoded update comes in two halves and the script puts the number between 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -53,8 +53,7 @@ def utc_instant(wall_ms: int) -> str:
 
 def encode_data(data: AccountData) -> bytes:
     """The ``data`` field as canonical JSON: field order of the contract, rows in the order given."""
-    value: object = [asdict(row) for row in data] if isinstance(data, tuple) else asdict(data)
-    return orjson.dumps(value, default=json_number)
+    return orjson.dumps(data, default=json_number)
 
 
 def encode_update(data_type: DataType, user_id: int, data: AccountData, as_of_ms: int, now_ms: int) -> EncodedUpdate:

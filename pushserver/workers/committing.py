@@ -6,9 +6,11 @@ import logging
 
 from pushserver.errors import AnswerMalformed, ClockSkew, ExchangeError
 from pushserver.events import EncodedUpdate, encode_update
-from pushserver.model import AccountData, DataType
+from pushserver.model import AccountData, Balance, DataType, Pnl
 from pushserver.observers import StateCommitted
 from pushserver.workers.failing import spoil
+from pushserver.workers.mark_bases import balance_base, pnl_base, positions_base
+from pushserver.workers.memo import Resource
 from pushserver.workers.plan import RoundPlan
 from pushserver.workers.round_state import RoundState
 from pushserver.workers.timing import NEEDS
@@ -24,13 +26,13 @@ def commit_all(state: RoundState, plan: RoundPlan) -> None:
     served = plan.served()
     for data_type in (kind for kind in DataType if kind in served):
         as_of_ms = min(state.answers[part].as_of_ms for part in NEEDS[data_type] if part in state.answers)
-        update = _encoded(state, plan, data_type, as_of_ms)
-        if update is not None:
-            _commit(state, data_type, update, as_of_ms)
+        encoded = _encoded(state, plan, data_type, as_of_ms)
+        if encoded is not None:
+            _commit(state, data_type, *encoded, as_of_ms)
 
 
-def _commit(state: RoundState, data_type: DataType, update: EncodedUpdate, as_of_ms: int) -> None:
-    done = state.tools.states.commit(state.user_id, data_type, update, as_of_ms, state.claim.token)
+def _commit(state: RoundState, data_type: DataType, update: EncodedUpdate, base: bytes, as_of_ms: int) -> None:
+    done = state.tools.states.commit(state.user_id, data_type, update, as_of_ms, state.claim.token, base)
     age_s = (state.tools.clock.wall_ms() - as_of_ms) / 1000
     state.tools.observer.record(
         StateCommitted(state.user_id, state.round_id, data_type, done.result, age_s, done.listeners)
@@ -45,11 +47,15 @@ def _commit(state: RoundState, data_type: DataType, update: EncodedUpdate, as_of
         row.good_ms, row.failures, row.retry_ms, row.code = state.now_ms(), 0, 0, ""
 
 
-def _encoded(state: RoundState, plan: RoundPlan, data_type: DataType, as_of_ms: int) -> EncodedUpdate | None:
+def _encoded(
+    state: RoundState, plan: RoundPlan, data_type: DataType, as_of_ms: int
+) -> tuple[EncodedUpdate, bytes] | None:
+    """The update, and what mark prices are applied to until the next."""
     error: ExchangeError
     try:
         data = _mapped(state, plan, data_type)
-        return encode_update(data_type, state.user_id, data, as_of_ms, state.tools.clock.wall_ms())
+        update = encode_update(data_type, state.user_id, data, as_of_ms, state.tools.clock.wall_ms())
+        return update, _base(state, data_type, data, as_of_ms)
     except ExchangeError as failure:
         error = failure
     except Exception:
@@ -72,3 +78,17 @@ def _mapped(state: RoundState, plan: RoundPlan, data_type: DataType) -> AccountD
     if plan.realized is None or plan.today is None:
         raise AnswerMalformed("pnl lacks a figure")
     return figures.pnl(rows, plan.realized, plan.today)
+
+
+def _base(state: RoundState, data_type: DataType, data: AccountData, as_of_ms: int) -> bytes:
+    """Empty where nobody applies mark prices: a user without a home, or figures that do not move."""
+    if state.claim.homeless:
+        return b""
+    answer = state.answers.get(Resource.POSITIONS)
+    rows = () if answer is None else answer.rows
+    trace = state.memo.positions_trace if answer is None else state.tools.figures.positions_trace(rows)
+    if isinstance(data, Balance):
+        return balance_base(data, state.answers[Resource.WALLET].rows[0], as_of_ms, trace)
+    if trace is None or data_type is DataType.ORDERS:
+        return b""
+    return pnl_base(data, rows, as_of_ms, trace) if isinstance(data, Pnl) else positions_base(rows, as_of_ms, trace)
