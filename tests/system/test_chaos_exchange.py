@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import pairwise
@@ -24,6 +22,9 @@ from tests.system.blackbox import TYPES, ChaosRun, Fault, Spread, row
 from tests.system.blackbox.ages import after_the_ban_was_told, most_in_a_window, readings, worst_ages
 from tests.system.blackbox.figures import lag_within
 from tests.system.blackbox.rules import ORDERS, POSITIONS, WALLET
+from tests.system.harness import Stack
+from tests.system.phones import PythonPhone
+from tests.system.visitors import Elsewhere
 
 pytestmark = pytest.mark.system
 
@@ -33,6 +34,8 @@ INTERVAL_S = 1.0
 USERS = 12
 STRICKEN = (1, 2, 3, 4)
 OTHERS = tuple(user for user in range(1, USERS + 1) if user not in STRICKEN)
+#: Nobody asks of this user's phone that it catches up soon.
+REFUSED = USERS + 1
 #: Of a push worker: more would hide that one user's trouble takes the others' slots.
 SLOTS = 8
 CALM_S = 20.0 if NIGHTLY else 4.0
@@ -46,11 +49,14 @@ NOISE_S = 0.25
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosRun]:
     environ = {"WORKER_CONCURRENCY": str(SLOTS), "PYTHONPATH": str(SCALED), "PUSHSERVER_BAN_S": str(BAN_S)}
     intervals = ",".join(f"{name}={INTERVAL_S:g}" for name in TYPES)
-    with ChaosRun(
-        tmp_path_factory.mktemp("exchange"), users=USERS, changes_per_s=20.0, seed=31, intervals=intervals,
-        environ=environ,
-    ) as run:  # fmt: skip
-        yield run
+    folder = tmp_path_factory.mktemp("exchange")
+    stack = Stack(folder, users=REFUSED, intervals=intervals, environ=environ)
+    try:
+        stack.start()
+        with ChaosRun(folder, users=USERS, changes_per_s=20.0, seed=31, stack=stack) as run:
+            yield run
+    finally:
+        stack.stop()
 
 
 class Freshness:
@@ -119,13 +125,17 @@ def test_E2_H02_H11_a_ban_is_kept_by_all_processes_and_ends_without_a_herd(run: 
     ban = run.faults[-1]
     answers = run.logs().answers
     later = after_the_ban_was_told(answers, ban)
-    statuses = [entry for entry in run.logs().entries if entry.event == "status" and entry.t >= ban.t_start]
-    told_s = max(entry.t for entry in statuses if entry.state == "delayed") - ban.t_start
+    told = [
+        entry
+        for entry in run.logs().entries
+        if entry.event == "status" and entry.state == "delayed" and ban.t_start <= entry.t < ban.t_end
+    ]
+    told_s = max(entry.t for entry in told) - ban.t_start
     after = [answer for answer in answers if answer.t_in >= ban.t_end]
     print(f"E2 {len(later)} requests after the refusal, the last {max(later, default=0):.2f} s; told in {told_s:.1f} s")
     print(f"E2 ramp: at most {most_in_a_window(after, 1.0)} in a second, {most_in_a_window(after)} in 5 s")
     assert sum(after_s > 0.5 for after_s in later) == 0
-    assert {entry.code for entry in statuses if entry.state == "delayed"} == {"exchange_address_banned"}
+    assert {entry.code for entry in told} == {"exchange_address_banned"}
     assert most_in_a_window(after) <= run.rules.address_requests
 
 
@@ -150,9 +160,13 @@ def test_E4_H05_H08_slow_and_hanging_answers_and_500_orders_cost_the_others_noth
 
 def test_E5_H02_H04_H05_H08_one_users_trouble_is_no_one_elses(run: ChaosRun, calm: Freshness) -> None:
     """One sends what cannot be mapped, one has a revoked key, one is refused at the door, one meets broken servers."""
-    poisoned, revoked, refused, broken = STRICKEN
+    poisoned, revoked, *broken = STRICKEN
     hold_s = 60 if NIGHTLY else 5
     pauses = run.stack.workers_metric("address_pauses_total")
+    refused = PythonPhone(run.stack.url, run.stack.token(REFUSED))
+    refused.wait_for("connected")
+    refused.call("subscribe_trading", {"types": ["orders"]})
+    refused.wait_for("orders_update")
     with (
         row(run, 10.0),
         run.during("E5", "user with a revoked key", blocks=frozenset(TYPES), users=frozenset({revoked})),
@@ -160,13 +174,16 @@ def test_E5_H02_H04_H05_H08_one_users_trouble_is_no_one_elses(run: ChaosRun, cal
         with faults(run, "E5", hold_s, blocks=frozenset({"positions"}), users=frozenset({poisoned})):
             run.exchange.fault("null_fields", user=poisoned, endpoint=POSITIONS)
             run.exchange.revoke_key(demo_credentials(revoked)[0])
-            run.exchange.fault("http_status", {"status": 403, "body": "Forbidden"}, user=refused, endpoint=ORDERS)
-            for kind, options in (("http_status", {"status": 502}), ("cut", {}), ("html", {"status": 503})):
-                run.exchange.fault(kind, options, user=broken, probability=0.2)
+            run.exchange.fault("http_status", {"status": 403, "body": "Forbidden"}, user=REFUSED)
+            for user in broken:
+                for kind, options in (("http_status", {"status": 502}), ("cut", {}), ("html", {"status": 503})):
+                    run.exchange.fault(kind, options, user=user, probability=0.2)
         put_another_key(run, revoked)
     fault = next(fault for fault in run.faults[-2:] if poisoned in (fault.users or ()))
     others_are_well(run, calm, 1.1, fault)
     assert run.stack.workers_metric("address_pauses_total") == pauses, "one user's 403 is no ban"
+    assert {status["reason"] for status in refused.events("status_update")} == {"exchange_request_rejected"}
+    refused.close()
     asked = [a for a in run.logs().answers if a.api_key == demo_credentials(revoked)[0] and a.t_in > fault.t_start]
     after = [answer for answer in asked if answer.ret_code == 10003 and answer.t_in > asked[0].t_in + 1.0]
     assert not after, "a revoked key was asked with again"
@@ -186,27 +203,6 @@ def put_another_key(run: ChaosRun, user: int) -> None:
     run.exchange.put_key(key, secret, user)
     arguments = ("users", "set-key", f"user{user}", "--api-key", key, "--api-secret-stdin")
     run.stack.command(*arguments, given=f"{secret}\n")
-
-
-class Elsewhere:
-    """Where an answer would like to send us: nobody must come."""
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.visits = 0
-        threading.Thread(target=self._count, daemon=True).start()
-
-    def _count(self) -> None:
-        while True:
-            try:
-                self._listener.accept()[0].close()
-            except OSError:
-                return
-            self.visits += 1
-
-    def close(self) -> None:
-        self._listener.close()
 
 
 def test_E6_H06_rubbish_is_never_shown_and_costs_no_memory(run: ChaosRun) -> None:

@@ -46,7 +46,7 @@ def crowd(tmp_path: Path) -> Iterator[ChaosRun]:
 def test_E3_H11_four_workers_share_one_budget_evenly_and_a_restart_of_all_keeps_to_it(crowd: ChaosRun) -> None:
     run, users = crowd, range(1, CROWD + 1)
     began_s = run.now()
-    run.let_pass(60.0 if NIGHTLY else 14.0)
+    run.let_pass(60.0 if NIGHTLY else 10.0)
     ages = worst_ages(run.logs().answers, users, began_s, run.now())
     steady = sum(answer.t_in >= began_s for answer in run.logs().answers) / (run.now() - began_s)
     print(
