@@ -32,6 +32,8 @@ USERS = 12
 #: A claim that is never completed falls due again after this.
 LEASE_S = 10.0
 BACK_S = LEASE_S + INTERVAL_S + 2.0
+#: What the noise of a machine with other things to do adds to that.
+NOISE_S = 2.0
 LIBFAKETIME = "usr/lib/*/faketime/libfaketimeMT.so.1"
 
 
@@ -94,7 +96,7 @@ def frozen(worker: Process, admin: redis.Redis) -> Iterator[None]:
 
 
 def test_P1_I01_killed_push_workers_leave_nobody_behind(run: ChaosRun, long_rounds: None, admin: redis.Redis) -> None:
-    with row(run, BACK_S) as found:
+    with row(run, BACK_S + NOISE_S) as found:
         for _ in range(20 if NIGHTLY else 1):
             run.random_moment()
             victim = run.chance.choice(living(run))
@@ -109,7 +111,7 @@ def test_P1_I01_killed_push_workers_leave_nobody_behind(run: ChaosRun, long_roun
 
 def test_P2_all_push_workers_die_and_come_back_without_a_herd(run: ChaosRun, long_rounds: None) -> None:
     away_s = 5.0 if NIGHTLY else 3.0
-    with row(run, BACK_S):
+    with row(run, BACK_S + NOISE_S):
         with run.during("P2", "all push workers"):
             for worker in living(run):
                 worker.kill()
@@ -126,11 +128,11 @@ def test_P3_I01_others_take_over_the_users_of_a_frozen_worker(
     run: ChaosRun, long_rounds: None, admin: redis.Redis
 ) -> None:
     zombie = run.chance.choice(living(run))
-    with row(run, BACK_S), run.during("P3", zombie.name), frozen(zombie, admin):
+    with row(run, BACK_S + NOISE_S), run.during("P3", zombie.name), frozen(zombie, admin):
         frozen_s = time.monotonic()
         took_s = run.wait_caught_up(BACK_S + 5)
         print(f"P3 everybody was served by others after {took_s:.1f} s")
-        assert took_s <= BACK_S
+        assert took_s <= BACK_S + NOISE_S
         run.let_pass((30.0 if NIGHTLY else LEASE_S + 1.0) - (time.monotonic() - frozen_s))
 
 
@@ -140,7 +142,7 @@ def test_P3_I02_what_a_frozen_worker_brings_too_late_is_refused_by_the_store(
     """The leases are taken away while it sleeps, so that it wakes with answers in hand that it believes in."""
     zombie = run.chance.choice(living(run))
     refused = 0.0
-    with row(run, BACK_S):
+    with row(run, BACK_S + NOISE_S):
         for _ in range(10 if NIGHTLY else 2):
             before = zombie.metric("commits_total", result="stale")
             with run.during("P3", zombie.name), frozen(zombie, admin):

@@ -63,7 +63,7 @@ def double_fetch(
 
 def _is_double(own: Sequence[Answer], rules: Rules) -> bool:
     now = own[-1]
-    half_s = (rules.endpoint_interval_s(now.endpoint) or 0.0) / 2
+    half_s = rules.double_within_s(now.endpoint)
     recent = [answer for answer in own[-rules.most_readings - 1 : -1] if now.t_in - answer.t_in < half_s]
     if not recent or recent[-1].ret_code != 0 or recent[-1].faults:
         return False

@@ -37,8 +37,15 @@ class Rules:
     slack_s: float = 1.0
     #: What a fault excuses (an extra fetch, a state sent again) it excuses so long after its end: a lease and a little.
     fault_memory_s: float = 15.0
+    #: Events of the exchange's streams cause readings between those of the intervals, so far apart; None: no streams.
+    hints_apart_s: float | None = None
     #: While an account changes, its positions are read so many times in one round at most.
     most_readings: int = 4
+
+    def double_within_s(self, endpoint: str) -> float:
+        """Two readings of an endpoint that are nearer than this are one too many."""
+        half_s = (self.endpoint_interval_s(endpoint) or 0.0) / 2
+        return half_s if self.hints_apart_s is None else min(half_s, self.hints_apart_s)
 
     def endpoint_interval_s(self, endpoint: str) -> float | None:
         """How often a user's endpoint is read at most; None for endpoints that no type needs."""

@@ -24,6 +24,8 @@ from tests.system.harness import Stack
 PAGE = 10_000
 TRUTH_CAPACITY = 2_000_000
 LOOK_S = 0.05
+#: A user is hinted at twice a second at most.
+HINTS_APART_S = 0.4
 FIRST_NODE_CLIENT = 1_000_000
 
 
@@ -68,6 +70,7 @@ class ChaosRun:
         self.rules = Rules(
             intervals_s={name: float(s) for name, s in (pair.split("=") for pair in self._setting("PUSH_INTERVALS"))},
             address_requests=int(self.stack.environ.get("BYBIT_IP_REQUESTS_PER_5S", "480")),
+            hints_apart_s=HINTS_APART_S if self.stack.environ["BYBIT_STREAM_URL"] else None,
         )
         self._users = list(range(1, users + 1))
         self._clients_per_user = clients_per_user
