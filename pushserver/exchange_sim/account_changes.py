@@ -28,8 +28,8 @@ from pushserver.exchange_sim.changes import (
     cancelled,
     closed,
     filled,
+    market_order,
     open_order,
-    traded,
     with_closed_row,
     with_coin,
     with_order,
@@ -163,7 +163,7 @@ class AccountChange:
         )
         if trade.side not in ("Buy", "Sell") or trade.quantity <= ZERO or trade.price <= ZERO:
             raise ValueError("a trade is Buy or Sell, with quantity and price above zero")
-        self._account = traded(self._account, trade)
+        self._account = market_order(self._account, trade)
 
     def _close(self, spec: Any) -> None:
         symbol = text_of(spec, "symbol")

@@ -127,6 +127,26 @@ class ClosedRow:
     updated_ms: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """One execution. ``closed_quantity`` of it reduced a position and earned ``pnl``, before fees."""
+
+    order_id: str
+    symbol: str
+    category: str
+    side: str
+    quantity: Decimal
+    price: Decimal
+    value: Decimal
+    fee: Decimal
+    closed_quantity: Decimal
+    pnl: Decimal
+    order_type: str
+    order_price: Decimal
+    at_ms: int
+    trade_sequence: int
+
+
 PositionKey = tuple[str, int]
 
 
@@ -137,7 +157,7 @@ def nothing() -> Mapping[Any, Any]:
 @dataclass(frozen=True, slots=True)
 class Account:
     """One customer (a Bybit UID). ``version`` grows by one with every change; unlike ``margin_mode`` and ``hedge``
-    it is never set by hand."""
+    it is never set by hand. ``fills`` are the executions of a change that is under way; the world keeps none."""
 
     user: int
     margin_mode: str = "REGULAR_MARGIN"
@@ -148,6 +168,7 @@ class Account:
     orders: Mapping[str, Order] = field(default_factory=nothing)
     recent_orders: tuple[Order, ...] = ()
     closed: tuple[ClosedRow, ...] = ()
+    fills: tuple[Fill, ...] = ()
     version: int = 0
     updated_ms: int = 0
 

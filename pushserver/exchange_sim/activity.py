@@ -11,7 +11,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from pushserver.exchange_sim.accounts import Account, Coin, Order
-from pushserver.exchange_sim.changes import Trade, cancelled, closed, filled, traded, with_coin, with_order
+from pushserver.exchange_sim.changes import Trade, cancelled, closed, filled, market_order, with_coin, with_order
 from pushserver.exchange_sim.market import Market
 from pushserver.exchange_sim.money import ZERO
 from pushserver.exchange_sim.seeding import SYMBOLS, TRADE_VALUE, quantity_worth, random_id, resting_order
@@ -86,4 +86,4 @@ def opened(account: Account, market: Market, chance: random.Random, now_ms: int)
     side = chance.choice(("Buy", "Sell"))
     quantity = quantity_worth(TRADE_VALUE * chance.randint(1, 4) / 4, instrument, mark)
     position_idx = {"Buy": 1, "Sell": 2}[side] if account.hedge else 0
-    return traded(account, Trade(instrument, side, quantity, mark, random_id(chance), now_ms, position_idx))
+    return market_order(account, Trade(instrument, side, quantity, mark, random_id(chance), now_ms, position_idx))

@@ -16,6 +16,7 @@ from pushserver.exchange_sim.accounts import (
     Account,
     ClosedRow,
     Coin,
+    Fill,
     Order,
     Position,
     contract_value,
@@ -124,12 +125,38 @@ def closed(account: Account, instrument: Instrument, position_idx: int, quantity
         raise ValueError(f"{instrument.symbol} leg {position_idx} has {position.size} to close")
     side = "Sell" if position.side == "Buy" else "Buy"
     trade = Trade(instrument, side, quantity, price, order_id, at_ms, position_idx, order_price=price)
-    return traded(account, trade, reduce_only=True)
+    return market_order(account, trade, reduce_only=True)
+
+
+def market_order(account: Account, trade: Trade, reduce_only: bool = False) -> Account:
+    """Applies an execution that is a whole order by itself, and remembers that order as filled."""
+    account = traded(account, trade, reduce_only)
+    value = rounded(contract_value(trade.instrument, trade.quantity, trade.price))
+    order = Order(
+        order_id=trade.order_id,
+        symbol=trade.instrument.symbol,
+        side=trade.side,
+        quantity=trade.quantity,
+        category=trade.instrument.category,
+        order_type=trade.order_type,
+        price=trade.order_price,
+        status="Filled",
+        filled_quantity=trade.quantity,
+        filled_value=value,
+        filled_fee=rounded(value * TRADING_FEE),
+        reduce_only=reduce_only,
+        position_idx=trade.position_idx,
+        time_in_force="IOC",
+        created_ms=trade.at_ms,
+        updated_ms=trade.at_ms,
+    )
+    return finished(account, order)
 
 
 def traded(account: Account, trade: Trade, reduce_only: bool = False) -> Account:
     """Applies an execution: it first closes what it is opposed to, and opens with the rest."""
-    position = account.position(trade.instrument.symbol, trade.position_idx)
+    key = (trade.instrument.symbol, trade.position_idx)
+    position = account.position(*key)
     opposed = position.size > ZERO and position.side != trade.side
     closing = min(trade.quantity, position.size) if opposed else ZERO
     opening = trade.quantity - closing
@@ -139,7 +166,31 @@ def traded(account: Account, trade: Trade, reduce_only: bool = False) -> Account
         account = after_closing(account, trade, closing)
     if opening:
         account = after_opening(account, trade, opening)
-    return account
+    fill = fill_of(position, trade, closing, account.position(*key).trade_sequence)
+    return replace(account, fills=(*account.fills, fill))
+
+
+def fill_of(position: Position, trade: Trade, closing: Decimal, trade_sequence: int) -> Fill:
+    """The execution that met ``position`` and closed ``closing`` of it."""
+    instrument = trade.instrument
+    gross = profit(instrument, position.direction, closing, position.avg_price, trade.price) if closing else ZERO
+    value = rounded(contract_value(instrument, trade.quantity, trade.price))
+    return Fill(
+        order_id=trade.order_id,
+        symbol=instrument.symbol,
+        category=instrument.category,
+        side=trade.side,
+        quantity=trade.quantity,
+        price=trade.price,
+        value=value,
+        fee=rounded(value * TRADING_FEE),
+        closed_quantity=closing,
+        pnl=rounded(gross),
+        order_type=trade.order_type,
+        order_price=trade.order_price,
+        at_ms=trade.at_ms,
+        trade_sequence=trade_sequence,
+    )
 
 
 def after_closing(account: Account, trade: Trade, quantity: Decimal) -> Account:

@@ -125,7 +125,7 @@ class SimControl:
 
     def fault(self, kind: str, options: Json | None = None, **conditions: Any) -> int:
         """Set a fault; its number. Conditions: ``endpoint``, ``query_contains``, ``api_key``, ``user``,
-        ``times``, ``seconds``, ``probability``; without ``times`` and ``seconds`` it stays until cleared."""
+        ``times``, ``skip``, ``seconds``, ``probability``; without ``times`` and ``seconds`` it stays until cleared."""
         return int(self.call("POST", "faults", {"kind": kind, "options": options or {}, **conditions})["id"])
 
     def faults(self) -> list[Json]:
@@ -141,13 +141,19 @@ class SimControl:
         self.call("DELETE", "ban", {"address": address})
 
     def set_limits(self, **limits: Any) -> Json:
-        """``requests``, ``window_s``, ``ban_s`` of the address gate; ``per_endpoint={path: per second}``."""
+        """``requests``, ``window_s``, ``ban_s`` of the address gate; ``per_endpoint={path: per second}``;
+        ``taken_by_others={user: per second}``; ``connects``, ``connects_window_s`` of the streams."""
         return self.call("POST", "limits", limits)
+
+    def restart(self, seconds: float = 0.0) -> int:
+        """Cut all streams, forget recently closed orders, serve nobody for ``seconds``; the streams cut."""
+        return int(self.call("POST", "restart", {"seconds": seconds})["dropped"])
 
     # Streams
 
     def streams(self) -> Json:
-        """``open`` streams by kind, ``users`` with private ones, ``topics``, ``connects`` by address, counts."""
+        """``open`` streams by kind, ``users`` with private ones (``several``: with more than one), ``topics``,
+        ``connects`` and ``most_connects`` by address in a window, counts."""
         return self.call("GET", "streams")
 
     def limit_streams(self, connects: int) -> Json:
@@ -160,8 +166,25 @@ class SimControl:
         body = {name: value for name, value in wanted.items() if value is not None}
         return int(self.call("DELETE", "streams", body)["dropped"])
 
+    def say_on_streams(
+        self,
+        text: str | None = None,
+        what: str | None = None,
+        stream: str | None = None,
+        user: int | None = None,
+        times: int = 1,
+    ) -> int:
+        """Send ``text`` as it is, or a ready-made message ``what`` (see streams/forgeries.py), on the chosen streams,
+        past all faults; the streams told."""
+        wanted = {"text": text, "what": what, "stream": stream, "user": user, "times": times}
+        body = {name: value for name, value in wanted.items() if value is not None}
+        return int(self.call("POST", "streams/say", body)["streams"])
+
+    def stream_faults(self) -> list[Json]:
+        return list(self.call("GET", "stream-faults")["faults"])
+
     def stream_fault(self, kind: str, options: Json | None = None, **conditions: Any) -> int:
-        """Conditions: ``stream`` (private, public), ``user``, ``times``, ``seconds``; its number."""
+        """Conditions: ``stream`` (private, public), ``user``, ``times``, ``seconds``, ``probability``; its number."""
         return int(self.call("POST", "stream-faults", {"kind": kind, "options": options or {}, **conditions})["id"])
 
     def clear_stream_faults(self, number: int | None = None) -> None:
@@ -177,10 +200,10 @@ class SimControl:
         return self.call("GET", "counters", {"mark": mark})
 
     def keep_in_truth(self, **settings: Any) -> Json:
-        """``keep_bodies``, ``keep_figures``, ``capacity``."""
+        """``keep_bodies``, ``keep_figures``, ``keep_streams``, ``capacity``."""
         return self.call("POST", "truth", settings)
 
     def truth(self, after: int = 0, kind: str | None = None, limit: int = 10_000) -> list[Json]:
-        """Entries newer than ``after``; ``kind`` is ``change``, ``market`` or ``answer``."""
+        """Entries newer than ``after``; ``kind`` is ``change``, ``market``, ``answer`` or ``stream``."""
         body = {"after": after, "limit": limit} | ({} if kind is None else {"kind": kind})
         return list(self.call("GET", "truth", body)["entries"])

@@ -17,7 +17,6 @@ import orjson
 
 from pushserver.exchange_sim.account_changes import AccountChange
 from pushserver.exchange_sim.accounts import Account, ApiKey
-from pushserver.exchange_sim.endpoints import ENDPOINTS
 from pushserver.exchange_sim.figures import figures_of
 from pushserver.exchange_sim.http_messages import Answer, Request
 from pushserver.exchange_sim.rest import Rest
@@ -25,17 +24,9 @@ from pushserver.exchange_sim.seeding import seed_users
 from pushserver.exchange_sim.specs import decimal_of, flag_of, object_of, text_of, texts_of, update
 from pushserver.exchange_sim.streams.control import StreamControl
 from pushserver.exchange_sim.streams.hub import Hub
+from pushserver.exchange_sim.trouble import TroubleControl
 from pushserver.exchange_sim.world import World
 
-#: What may narrow a fault down, and the type each has.
-CONDITIONS: dict[str, Any] = {
-    "api_key": str,
-    "user": int,
-    "endpoint": str,
-    "query_contains": str,
-    "times": int,
-    "probability": int | float,
-}
 FREEZERS = ("market_frozen", "activity_frozen")
 KEY_FIELDS = frozenset({"api_key", "api_secret", "keys"})
 
@@ -49,6 +40,7 @@ class Control:
 
     def __init__(self, world: World, rest: Rest, hub: Hub) -> None:
         self._world, self._rest, self._hub = world, rest, hub
+        streams = StreamControl(world, hub)
         self._verbs: dict[tuple[str, str], Callable[[list[str], dict[str, Any]], Any]] = {
             ("GET", "health"): lambda rest_of_path, body: {"ok": True},
             ("POST", "reset"): self._reset,
@@ -62,13 +54,8 @@ class Control:
             ("DELETE", "keys"): self._delete_key,
             ("GET", "market"): self._read_market,
             ("POST", "market"): self._change_market,
-            ("GET", "faults"): self._read_faults,
-            ("POST", "faults"): self._set_fault,
-            ("DELETE", "faults"): self._clear_faults,
-            ("POST", "ban"): self._ban,
-            ("DELETE", "ban"): self._lift_ban,
-            ("POST", "limits"): self._set_limits,
-            **StreamControl(world, hub).verbs(),
+            **TroubleControl(world, rest, hub, streams).verbs(),
+            **streams.verbs(),
             ("POST", "clock"): self._set_clock,
             ("GET", "counters"): self._read_counters,
             ("POST", "counters"): self._mark_counters,
@@ -182,7 +169,7 @@ class Control:
         del self._world.keys[self._key(path).api_key]
         return {}
 
-    # Market, faults and limits
+    # Market and clock
 
     def _read_market(self, path: list[str], body: dict[str, Any]) -> Any:
         market = self._world.market
@@ -203,45 +190,6 @@ class Control:
             setattr(self._world, name, value)
         return self._read_market(path, {})
 
-    def _read_faults(self, path: list[str], body: dict[str, Any]) -> Any:
-        active = self._rest.faults.active(self._world.clock.monotonic_s())
-        return {"faults": [dataclasses.asdict(fault) for fault in active]}
-
-    def _set_fault(self, path: list[str], body: dict[str, Any]) -> Any:
-        conditions = {name: body[name] for name in CONDITIONS if body.get(name) is not None}
-        for name, value in conditions.items():
-            if not isinstance(value, CONDITIONS[name]) or isinstance(value, bool):
-                raise ValueError(f"{name} cannot be {value!r}")
-        if conditions.get("endpoint", "/v5/market/time") not in ENDPOINTS:
-            raise ValueError(f"endpoint is one of {', '.join(ENDPOINTS)}")
-        if body.get("seconds") is not None:
-            conditions["until_s"] = self._world.clock.monotonic_s() + float(body["seconds"])
-        options = object_of(body, "options")
-        return {"id": self._rest.faults.set(text_of(body, "kind"), options, **conditions).number}
-
-    def _clear_faults(self, path: list[str], body: dict[str, Any]) -> Any:
-        self._rest.faults.clear(int(path[0]) if path else None)
-        return {}
-
-    def _ban(self, path: list[str], body: dict[str, Any]) -> Any:
-        gate = self._rest.address_gate
-        seconds = float(body.get("seconds", gate.ban_s))
-        gate.ban(body.get("address", "127.0.0.1"), seconds, self._world.clock.monotonic_s())
-        return {}
-
-    def _lift_ban(self, path: list[str], body: dict[str, Any]) -> Any:
-        self._rest.address_gate.lift(body.get("address", "127.0.0.1"))
-        return {}
-
-    def _set_limits(self, path: list[str], body: dict[str, Any]) -> Any:
-        gate = self._rest.address_gate
-        per_endpoint = {path: int(limit) for path, limit in object_of(body, "per_endpoint").items()}
-        requests = int(body.get("requests", gate.limit))
-        window_s, ban_s = float(body.get("window_s", gate.window_s)), float(body.get("ban_s", gate.ban_s))
-        gate.limit, gate.window_s, gate.ban_s = requests, window_s, ban_s
-        self._rest.user_gate.overrides.update(per_endpoint)
-        return {"requests": gate.limit, "window_s": gate.window_s, "ban_s": gate.ban_s}
-
     def _set_clock(self, path: list[str], body: dict[str, Any]) -> Any:
         self._world.skew_ms = int(body.get("skew_ms", 0))
         return {"skew_ms": self._world.skew_ms, "time_ms": self._world.now_ms()}
@@ -259,6 +207,7 @@ class Control:
             "bans": gate.bans,
             "refused_during_bans": gate.refused_during_bans,
             "banned": gate.banned(self._world.clock.monotonic_s()),
+            "stream_connects": self._hub.gate.connects(self._world.clock.monotonic_s()),
         }
 
     def _mark_counters(self, path: list[str], body: dict[str, Any]) -> Any:
@@ -274,6 +223,7 @@ class Control:
         truth = self._world.truth
         truth.keep_bodies = bool(body.get("keep_bodies", truth.keep_bodies))
         truth.keep_figures = bool(body.get("keep_figures", truth.keep_figures))
+        truth.keep_streams = bool(body.get("keep_streams", truth.keep_streams))
         if "capacity" in body:
             truth.resize(int(body["capacity"]))
         return {"keep_bodies": truth.keep_bodies, "keep_figures": truth.keep_figures, "last_seq": truth.last_seq}

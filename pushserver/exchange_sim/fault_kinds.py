@@ -65,6 +65,15 @@ def html(options: Options, now_ms: int) -> Answer:
     return Answer(status=options["status"], raw=page, content_type="text/html; charset=utf-8")
 
 
+def geo_block(options: Options, now_ms: int) -> Answer:
+    """What the edge says to addresses of countries it does not serve, and to requests it finds malformed."""
+    page = (
+        b"<!DOCTYPE HTML><HTML><HEAD><TITLE>ERROR: The request could not be satisfied</TITLE></HEAD><BODY><H1>403 ERROR"
+        b"</H1>The Amazon CloudFront distribution is configured to block access from your country.</BODY></HTML>"
+    )
+    return Answer(status=403, raw=page, content_type="text/html", headers={"X-Cache": "Error from cloudfront"})
+
+
 def redirect(options: Options, now_ms: int) -> Answer:
     return Answer(status=options["status"], raw=b"", headers={"Location": options["location"]})
 
@@ -112,6 +121,11 @@ def latency(options: Options, answer: Answer, chance: random.Random) -> None:
     }
     drawn = draws[options["distribution"]]()
     answer.delay_s += min(drawn, options["most"])
+
+
+def queued(options: Options, answer: Answer, chance: random.Random) -> None:
+    """The request waited before it was looked at; that its time was judged late is the REST side's business."""
+    answer.delay_s += options["seconds"]
 
 
 def dripping(options: Options, answer: Answer, chance: random.Random) -> None:
@@ -211,6 +225,7 @@ KINDS: dict[str, Kind] = {
     "legacy_error": Kind({"code": "-2015", "message": "Invalid API-key, IP, or permissions for action."}, legacy_error),
     "http_status": Kind({"status": 503, "body": "", "content_type": "text/html"}, http_status),
     "html": Kind({"status": 200}, html),
+    "geo_block": Kind(replace=geo_block),
     "empty": Kind(replace=fixed(b"")),
     "array": Kind(replace=fixed(b"[]")),
     "null": Kind(replace=fixed(b"null")),
@@ -222,6 +237,8 @@ KINDS: dict[str, Kind] = {
     "cut": Kind({"after_bytes": None}, distort=cut),
     "hang": Kind({"seconds": 3600.0}, distort=hang),
     "latency": Kind({"seconds": 1.0, "distribution": "constant", "sigma": 1.0, "most": 60.0}, distort=latency),
+    "queued": Kind({"seconds": 6.0}, distort=queued),
+    "stale": Kind({"ms": 1500}),
     "drip": Kind({"bytes_per_s": 100.0}, distort=dripping),
     "blank_numbers": Kind({"fields": None}, distort=set_fields("")),
     "null_fields": Kind({"fields": None}, distort=set_fields(None)),

@@ -12,7 +12,8 @@ from pushserver.exchange_sim.http_messages import Answer
 
 @dataclass(slots=True)
 class Fault:
-    """Unset conditions match everything. ``times`` counts down; ``until_s`` is monotonic."""
+    """Unset conditions match everything. ``times`` counts down; ``until_s`` is monotonic. The first ``skip`` requests
+    that match are spared, so that one fault can follow another."""
 
     number: int
     kind: str
@@ -24,6 +25,7 @@ class Fault:
     times: int | None = None
     until_s: float | None = None
     probability: float = 1.0
+    skip: int = 0
     drawn: int = 0
 
     def over(self, now_s: float) -> bool:
@@ -61,6 +63,10 @@ class Injected:
     @property
     def names(self) -> list[str]:
         return [fault.kind for fault in self.faults]
+
+    def total(self, kind: str, option: str) -> float:
+        """The sum of an option over the drawn faults of a kind."""
+        return float(sum(fault.options[option] for fault in self.faults if fault.kind == kind))
 
     def replacement(self, now_ms: int) -> Answer | None:
         """What the first fault that replaces the answer puts in its place."""
@@ -110,6 +116,9 @@ class Faults:
         drawn = Injected(chance=self.chance)
         for fault in self.active(now_s):
             if not fault.matches(path, query, api_key, user):
+                continue
+            if fault.skip > 0:
+                fault.skip -= 1
                 continue
             if fault.probability < 1.0 and self.chance.random() >= fault.probability:
                 continue

@@ -61,6 +61,11 @@ class Reader:
         path, _, query = target.partition("?")
         return Request(method, path, query, headers, self._exactly(int(length)), self._address)
 
+    def rest(self) -> bytes:
+        """What was read beyond the last request."""
+        rest, self._buffer = self._buffer, b""
+        return rest
+
     def _until_blank_line(self) -> bytes | None:
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             if len(self._buffer) > MAX_HEAD_BYTES:
@@ -107,7 +112,7 @@ class HttpServer:
         try:
             while (request := reader.next_request()) is not None:
                 if is_upgrade(request) and self._streams.serves(request.path):
-                    self._streams.serve(sock, request)
+                    self._streams.serve(sock, request, reader.rest())
                     break
                 if not deliver(sock, request, self._answer(request)):
                     break

@@ -28,17 +28,20 @@ class UserGate:
         self._served: dict[tuple[int, str], deque[float]] = {}
         #: Limits set by hand, by path; they replace the endpoint's own.
         self.overrides: dict[str, int] = {}
+        #: Requests per second another program of the user makes at each endpoint, by user.
+        self.taken_by_others: dict[int, int] = {}
 
     def ask(self, user: int, path: str, default_limit: int, now_s: float) -> Allowance:
         limit = self.overrides.get(path, default_limit)
         served = self._served.setdefault((user, path), deque())
         while served and served[0] <= now_s - self.WINDOW_S:
             served.popleft()
-        if len(served) >= limit:
+        room = max(0, limit - self.taken_by_others.get(user, 0))
+        if len(served) >= room:
             reset_in_s = served[0] + self.WINDOW_S - now_s if served else self.WINDOW_S
             return Allowance(False, limit, 0, reset_in_s)
         served.append(now_s)
-        return Allowance(True, limit, limit - len(served), 0.0)
+        return Allowance(True, limit, room - len(served), 0.0)
 
 
 class AddressGate:

@@ -49,13 +49,13 @@ class Rest:
         else:
             injected = self.faults.draw(request.path, request.query, api_key, key.user if key else None, now_s)
             replaced = injected.replacement(self.world.now_ms())
-            answer = replaced or self._ordinary(request, now_s)
+            answer = replaced or self._ordinary(request, now_s, injected)
             injected.distort(answer)
         answer.headers.update(self._edge_headers(answer))
         self._book(request, api_key, key, now_s, answer, injected)
         return answer
 
-    def _ordinary(self, request: Request, now_s: float) -> Answer:
+    def _ordinary(self, request: Request, now_s: float, injected: Injected) -> Answer:
         endpoint = ENDPOINTS.get(request.path)
         if endpoint is None:
             return Answer(status=404, raw=b"404 page not found", content_type="text/plain")
@@ -66,7 +66,7 @@ class Rest:
         headers: dict[str, str] = {}
         code, message, result = 0, endpoint.success_text, {}
         try:
-            result = self._result(endpoint, request, now_s, headers)
+            result = self._result(endpoint, request, now_s, headers, injected)
         except Refusal as refusal:
             code, message = refusal.code, refusal.message
         except Unauthorized:
@@ -76,15 +76,17 @@ class Rest:
             self.counters.refused_signatures += 1
         return Answer(payload=envelope(code, message, result, self.world.now_ms()), headers=headers)
 
-    def _result(self, endpoint: Endpoint, request: Request, now_s: float, headers: dict[str, str]) -> dict[str, Any]:
+    def _result(
+        self, endpoint: Endpoint, request: Request, now_s: float, headers: dict[str, str], injected: Injected
+    ) -> dict[str, Any]:
         """The endpoint's ``result``; fills in the limit headers. Raises Refusal and Unauthorized."""
         world = self.world
-        now_ms = world.now_ms()
+        now_ms = world.now_ms() + round(injected.total("queued", "seconds") * 1000)
         params = dict(parse_qsl(request.query, keep_blank_values=True))
         key, account = None, None
         if endpoint.limit_per_s is not None:
             key = authenticate(request.headers, request.query, request.address, world.keys, now_ms)
-            account = world.accounts.get(key.user)
+            account = world.account_as_of(key.user, lag_s(injected))
             if account is None:
                 raise Refusal(refusals.UNKNOWN_KEY)
             check_permission(key, endpoint, params)
@@ -106,7 +108,7 @@ class Rest:
     ) -> None:
         world = self.world
         user = key.user if key else None
-        account = world.accounts.get(user) if user is not None else None
+        account = world.account_as_of(user, lag_s(injected)) if user is not None else None
         code = answer.payload.get("retCode") if isinstance(answer.payload, dict) else None
         self.counters.statuses[str(answer.status)] += 1
         if code is not None:
@@ -130,6 +132,11 @@ class Rest:
         if world.truth.keep_bodies and answer.raw is None:
             entry["body"] = answer.body().decode()
         world.truth.record("answer", entry)
+
+
+def lag_s(injected: Injected) -> float:
+    """How old the account is that the answer shows."""
+    return injected.total("stale", "ms") / 1000
 
 
 def check_permission(key: ApiKey, endpoint: Endpoint, params: Mapping[str, str]) -> None:

@@ -23,6 +23,8 @@ class TruthLog:
         self.keep_bodies = False
         #: Keep the figures after each change of an account in its entry.
         self.keep_figures = False
+        #: Keep an entry for every message of a private stream.
+        self.keep_streams = False
 
     def resize(self, capacity: int) -> None:
         self._entries = deque(self._entries, maxlen=capacity)
@@ -30,6 +32,11 @@ class TruthLog:
     def record(self, kind: str, entry: Mapping[str, Any]) -> None:
         self.last_seq += 1
         self._entries.append({"seq": self.last_seq, "kind": kind, **entry})
+
+    def record_stream(self, entry: Mapping[str, Any], t: float) -> None:
+        """A message that was sent on a private stream at monotonic second ``t``, where these are kept."""
+        if self.keep_streams:
+            self.record("stream", {"t": t, **entry})
 
     def read(self, after: int, limit: int, kind: str | None) -> list[dict[str, Any]]:
         """Up to ``limit`` entries with a larger ``seq`` than ``after``, oldest first."""

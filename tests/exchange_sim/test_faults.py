@@ -240,6 +240,7 @@ def test_every_kind_can_be_set_and_leaves_the_next_request_alone(desk: Desk) -> 
         assert answer.cut_at_once or answer.hang_s or answer.bytes_per_s or answer.delay_s or answer.body() is not None
         assert desk.result(POSITIONS, QUERIES[POSITIONS])["category"] == "linear", kind
         assert desk.done("GET", "counters")["faults"][kind] == 1
+        desk.clock.advance(1)
 
 
 # Conditions

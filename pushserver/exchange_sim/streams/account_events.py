@@ -6,26 +6,30 @@ position did not, a close as side "" and size "0", and never a snapshot.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from typing import TypeVar
 
-from pushserver.exchange_sim.accounts import Account, Order, Position, PositionKey
+from pushserver.exchange_sim.accounts import Account, ClosedRow, Fill, Order, Position, PositionKey
 from pushserver.exchange_sim.answers import Row, order_row, position_row, wallet_row
 from pushserver.exchange_sim.market import Market
 from pushserver.exchange_sim.money import ZERO, text
+
+R = TypeVar("R", Order, ClosedRow)
 
 
 def account_events(before: Account, after: Account, market: Market) -> Iterator[tuple[str, list[Row]]]:
     """``(topic, rows)`` in the order in which the exchange sends them: order, execution, position, wallet."""
     orders = changed_orders(before, after)
     if orders:
-        profits = {row.order_id: row.closed_pnl for row in after.closed if row not in before.closed}
-        yield "order", [stream_order(order, profits.get(order.order_id, ZERO)) for order in orders]
-    traded = [key for key, leg in after.positions.items() if before.position(*key).trade_sequence != leg.trade_sequence]
-    executions = [execution_row(before.position(*key), after.position(*key), market, after) for key in traded]
-    if executions:
-        yield "execution", executions
+        profits: dict[str, Decimal] = defaultdict(lambda: ZERO)
+        for row in newest(before.closed, after.closed):
+            profits[row.order_id] += row.closed_pnl
+        yield "order", [stream_order(order, profits[order.order_id]) for order in orders]
+    if after.fills:
+        yield "execution", [execution_row(fill, after, number) for number, fill in enumerate(after.fills)]
     rows = [stream_position(after, after.position(*key), market) for key in told_positions(before, after, orders)]
     if rows:
         yield "position", rows
@@ -36,10 +40,28 @@ def account_events(before: Account, after: Account, market: Market) -> Iterator[
         yield "wallet", [wallet_row(after, market, touched)]
 
 
+def newest(before: Sequence[R], after: Sequence[R]) -> list[R]:
+    """What was appended: the work grows with the news, not with the history."""
+    last = before[-1] if before else None
+    appended: list[R] = []
+    for row in reversed(after):
+        if row is last:
+            break
+        appended.append(row)
+    return appended[::-1]
+
+
 def changed_orders(before: Account, after: Account) -> list[Order]:
-    known = {order.order_id: order for order in (*before.orders.values(), *before.recent_orders)}
-    now = {order.order_id: order for order in (*after.recent_orders, *after.orders.values())}
-    return [order for order_id, order in now.items() if known.get(order_id) != order]
+    """Orders that came, moved or ended; those that only vanished are told as cancelled."""
+    ended = newest(before.recent_orders, after.recent_orders)
+    ended_ids = {order.order_id for order in ended}
+    vanished = [
+        replace(order, status="Cancelled", cancel_type="CancelByAdmin", updated_ms=after.updated_ms)
+        for order_id, order in before.orders.items()
+        if order_id not in after.orders and order_id not in ended_ids
+    ]
+    moved = [order for order_id, order in after.orders.items() if before.orders.get(order_id) != order]
+    return [*ended, *vanished, *moved]
 
 
 def told_positions(before: Account, after: Account, orders: list[Order]) -> list[PositionKey]:
@@ -62,32 +84,28 @@ def stream_position(account: Account, position: Position, market: Market) -> Row
     return row
 
 
-def execution_row(before: Position, after: Position, market: Market, account: Account) -> Row:
-    moved = signed(after) - signed(before)
-    quantity, mark = abs(moved), market.marks[after.symbol]
-    closing = min(before.size, quantity) if before.size and moved * before.direction < ZERO else ZERO
-    order: Any = next((o for o in reversed(account.recent_orders) if o.symbol == after.symbol), None)
+def execution_row(fill: Fill, account: Account, number: int) -> Row:
+    """``number`` tells apart the fills of one change."""
     return {
-        "category": market.instruments[after.symbol].category,
-        "symbol": after.symbol,
-        "orderId": order.order_id if order else "",
+        "category": fill.category,
+        "symbol": fill.symbol,
+        "orderId": fill.order_id,
         "orderLinkId": "",
-        "side": "Buy" if moved > ZERO else "Sell",
-        "execId": f"{account.user:08x}-{after.trade_sequence:x}-{account.version:x}",
-        "execPrice": text(mark),
-        "execQty": text(quantity),
+        "side": fill.side,
+        "orderPrice": text(fill.order_price),
+        "orderType": fill.order_type,
+        "execId": f"{account.user:08x}-{account.version:x}-{number:x}",
+        "execPrice": text(fill.price),
+        "execQty": text(fill.quantity),
         "execType": "Trade",
-        "execValue": text(quantity * mark),
-        "execFee": "0",
-        "execTime": str(after.updated_ms),
-        "execPnl": "0",
-        "closedSize": text(closing),
-        "isMaker": False,
+        "execValue": text(fill.value),
+        "execFee": text(fill.fee),
+        "execTime": str(fill.at_ms),
+        "execPnl": text(fill.pnl),
+        "closedSize": text(fill.closed_quantity),
+        "isMaker": fill.order_type == "Limit",
         "isLeverage": "0",
-        "seq": after.trade_sequence,
+        "marketUnit": "",
+        "seq": fill.trade_sequence,
         "extraFees": "",
     }
-
-
-def signed(position: Position) -> Decimal:
-    return position.size * position.direction

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import re
 import socket
-from collections import Counter, defaultdict, deque
+from collections import Counter
 from typing import Any
 from urllib.parse import parse_qs
 
 from pushserver.exchange_sim.accounts import Account
 from pushserver.exchange_sim.http_messages import Request
-from pushserver.exchange_sim.streams.misfortunes import Misfortunes
-from pushserver.exchange_sim.streams.private import PrivateSession
+from pushserver.exchange_sim.streams.account_events import account_events
+from pushserver.exchange_sim.streams.connects import ConnectGate
+from pushserver.exchange_sim.streams.misfortunes import Misfortune, Misfortunes
+from pushserver.exchange_sim.streams.private import Claim, PrivateSession
 from pushserver.exchange_sim.streams.public import PublicSession
 from pushserver.exchange_sim.streams.session import Session
 from pushserver.exchange_sim.streams.socket import StreamSocket, refuse
@@ -21,19 +24,9 @@ PRIVATE_PATH = "/v5/private"
 PUBLIC_PATHS = {"/v5/public/linear": "linear", "/v5/public/inverse": "inverse"}
 #: Without a word of the client a stream is closed after so long; a URL parameter shortens it.
 IDLE_S = 600.0
+IDLE_CHECK_S = 5.0
 ACTIVE_TIME = re.compile(r"([0-9]{1,3})([sm])")
-#: New connections of one address.
-MOST_CONNECTS, CONNECTS_WINDOW_S = 500, 300.0
 TOO_MANY = "Too many connections, please try again later"
-
-
-class _Stranger:
-    """A connection before its handshake, to faults."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.user: int | None = None
-        self.outlet = None
 
 
 class Hub:
@@ -41,104 +34,141 @@ class Hub:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._sessions: dict[Session, None] = {}
         self.clear()
         world.followers.append(self)
 
     def clear(self) -> None:
         """No streams, no faults, no counts; limits as at the start."""
-        for session in list(getattr(self, "_sessions", ())):
+        for session in list(self._sessions):
             session.outlet.close(1001)
-        self.misfortunes = Misfortunes(self._world.clock.monotonic_s)
-        self.most_connects = MOST_CONNECTS
+        chance = random.Random(f"{self._world.seed}:streams")  # noqa: S311 - invented misfortune
+        self.misfortunes = Misfortunes(self._world.clock.monotonic_s, chance)
+        self.gate = ConnectGate()
         self.counts: Counter[str] = Counter()
-        self._sessions: dict[Session, None] = {}
-        self._of_user: dict[int, list[PrivateSession]] = defaultdict(list)
-        self._connects: dict[str, deque[float]] = defaultdict(deque)
+        self._sessions = {}
+        self._public: dict[PublicSession, None] = {}
+        self._of_user: dict[int, list[PrivateSession]] = {}
         self._numbers = 0
+        self._idle_checked_s = self._world.clock.monotonic_s()
 
     def serves(self, path: str) -> bool:
         return path == PRIVATE_PATH or path in PUBLIC_PATHS
 
-    def serve(self, sock: socket.socket, request: Request) -> None:
+    def serve(self, sock: socket.socket, request: Request, already_read: bytes = b"") -> None:
         """One stream from handshake to end. Raises OSError when the client is gone."""
         kind = "private" if request.path == PRIVATE_PATH else "public"
         self.counts[f"{kind}_connects"] += 1
-        refused = self._refusal(request.address, kind)
+        if not self.gate.ask(request.address, self._world.clock.monotonic_s()):
+            self.counts[f"{kind}_refused"] += 1
+            refuse(sock, 429, TOO_MANY)
+            return
+        refused = self.misfortunes.drawn("refuse_handshake", Claim(kind, None))
         if refused is not None:
             self.counts[f"{kind}_refused"] += 1
-            refuse(sock, *refused)
+            refuse_as_told(sock, refused)
             return
-        outlet = StreamSocket(sock, request)
+        outlet = StreamSocket(sock, request, already_read)
         session = self._session(request, outlet)
+        outlet.answers_ping = session.hears_ping_frame
         self._sessions[session] = None
         try:
             for text in outlet.texts():
-                was_known = session.user is not None
                 session.receive(text)
-                if isinstance(session, PrivateSession) and session.user is not None and not was_known:
-                    self._of_user[session.user].append(session)
         finally:
             outlet.cut()
-            self._sessions.pop(session, None)
-            if isinstance(session, PrivateSession) and session in self._of_user.get(session.user or 0, ()):
-                self._of_user[session.user or 0].remove(session)
+            self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        self._sessions.pop(session, None)
+        if isinstance(session, PublicSession):
+            self._public.pop(session, None)
+        if isinstance(session, PrivateSession) and session.user is not None:
+            streams = self._of_user.get(session.user, [])
+            if session in streams:
+                streams.remove(session)
+            if not streams:
+                self._of_user.pop(session.user, None)
+
+    def _knows(self, session: PrivateSession) -> None:
+        """A stream was authenticated."""
+        assert session.user is not None, "who is authenticated is somebody"
+        streams = self._of_user.setdefault(session.user, [])
+        if session not in streams:
+            streams.append(session)
 
     def account_changed(self, before: Account | None, after: Account) -> None:
-        for session in list(self._of_user.get(after.user, ())) if before is not None else ():
-            assert before is not None
-            session.account_changed(before, after)
+        streams = self._of_user.get(after.user)
+        if before is None or not streams:
+            return
+        events = list(account_events(before, after, self._world.market))
+        for session in list(streams):
+            session.account_changed(events, after.version)
+
+    def account_deleted(self, user: int) -> None:
+        self.drop("private", user, None)
 
     def market_moved(self, symbols: list[str]) -> None:
-        for session in self._sessions:
-            if isinstance(session, PublicSession):
-                session.market_moved(symbols)
+        for session in list(self._public):
+            session.market_moved(symbols)
 
     def close_idle(self) -> None:
         """To be called now and then."""
         now_s = self._world.clock.monotonic_s()
+        if now_s < self._idle_checked_s + IDLE_CHECK_S:
+            return
+        self._idle_checked_s = now_s
         for session in [each for each in self._sessions if now_s - each.heard_s > each.idle_s]:
             self.counts["idle_closed"] += 1
             session.outlet.close(1000)
 
+    def chosen(self, stream: str | None, user: int | None) -> list[Session]:
+        """The open streams of a kind (None: both) and a user (None: all)."""
+        if user is not None and stream != "public":
+            return list(self._of_user.get(user, ()))
+        return [each for each in self._sessions if stream in (None, each.kind) and user in (None, each.user)]
+
     def drop(self, stream: str | None, user: int | None, code: int | None) -> int:
         """Close with ``code``, or cut without one; how many."""
-        chosen = [each for each in self._sessions if stream in (None, each.kind) and user in (None, each.user)]
+        chosen = self.chosen(stream, user)
         for session in chosen:
             if code is None:
-                session.outlet.cut()  # type: ignore[attr-defined]
+                session.outlet.cut()
             else:
                 session.outlet.close(code)
         return len(chosen)
 
     def report(self) -> dict[str, Any]:
-        """Open streams by kind, the users that have private ones, and the counts."""
+        """Open streams by kind, the users that have private ones (``several``: more than one), and the counts."""
         kinds = Counter(session.kind for session in self._sessions)
-        users = sorted(user for user, sessions in self._of_user.items() if sessions)
         topics = sorted({topic for session in self._sessions for topic in session.topics})
-        now_s = self._world.clock.monotonic_s()
-        connects = {
-            address: sum(at_s > now_s - CONNECTS_WINDOW_S for at_s in seen) for address, seen in self._connects.items()
+        return {
+            "open": dict(kinds),
+            "users": sorted(self._of_user),
+            "several": {str(user): len(streams) for user, streams in self._of_user.items() if len(streams) > 1},
+            "topics": topics,
+            "connects": self.gate.connects(self._world.clock.monotonic_s()),
+            "most_connects": dict(self.gate.most_in_a_window),
+            **self.counts,
         }
-        return {"open": dict(kinds), "users": users, "topics": topics, "connects": connects, **self.counts}
-
-    def _refusal(self, address: str, kind: str) -> tuple[int, str] | None:
-        now_s = self._world.clock.monotonic_s()
-        seen = self._connects[address]
-        while seen and seen[0] <= now_s - CONNECTS_WINDOW_S:
-            seen.popleft()
-        seen.append(now_s)
-        if len(seen) > self.most_connects:
-            return 429, TOO_MANY
-        drawn = self.misfortunes.drawn("refuse_handshake", _Stranger(kind))
-        return None if drawn is None else (int(drawn.options["status"]), "refused")
 
     def _session(self, request: Request, outlet: StreamSocket) -> Session:
         self._numbers += 1
-        idle_s = idle_limit_s(request.query)
-        common = (self._world, outlet, self._numbers, self.misfortunes, idle_s)
+        common = (self._world, outlet, self._numbers, self.misfortunes, idle_limit_s(request.query))
         if request.path == PRIVATE_PATH:
-            return PrivateSession(*common)
-        return PublicSession(*common, category=PUBLIC_PATHS[request.path])
+            return PrivateSession(*common, address=request.address, known=self._knows)
+        session = PublicSession(*common, category=PUBLIC_PATHS[request.path])
+        self._public[session] = None
+        return session
+
+
+def refuse_as_told(sock: socket.socket, fault: Misfortune) -> None:
+    """With an HTTP status; with ``hang_s`` nothing is said for so long and then the connection ends."""
+    if fault.options["hang_s"] > 0:
+        sock.settimeout(fault.options["hang_s"])
+        sock.recv(1)  # ends when the client leaves; TimeoutError (an OSError) ends the connection too
+    else:
+        refuse(sock, int(fault.options["status"]), "refused")
 
 
 def idle_limit_s(query: str) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import gevent
 
@@ -12,9 +14,10 @@ Options = dict[str, Any]
 
 #: Kind to its options and their defaults.
 KINDS: dict[str, Options] = {
-    "refuse_handshake": {"status": 503},
+    "refuse_handshake": {"status": 503, "hang_s": 0.0},
     "refuse_auth": {"message": "Params Error"},
-    "refuse_topic": {"message": "error:handler not found"},
+    "refuse_topic": {"message": "error:handler not found", "topic": ""},
+    "filled_twice": {},
     "silent": {},
     "no_pong": {},
     "mute": {},
@@ -29,9 +32,14 @@ KINDS: dict[str, Options] = {
 class Target(Protocol):
     """The stream that is struck; its ``kind`` is private or public, ``user`` None until it is known."""
 
-    kind: str
-    user: int | None
+    @property
+    def kind(self) -> str: ...
 
+    @property
+    def user(self) -> int | None: ...
+
+
+class Receiver(Target, Protocol):
     @property
     def outlet(self) -> Any: ...
 
@@ -47,14 +55,20 @@ class Misfortune:
     user: int | None = None
     times: int | None = None
     until_s: float | None = None
-    held: dict[int, str] = field(default_factory=dict)
+    probability: float = 1.0
+    held: WeakKeyDictionary[Any, str] = field(default_factory=WeakKeyDictionary)
+
+    def description(self) -> dict[str, Any]:
+        names = ("number", "kind", "options", "stream", "user", "times", "until_s", "probability")
+        return {name: getattr(self, name) for name in names}
 
 
 class Misfortunes:
-    """All that is set. ``now_s`` tells the monotonic time."""
+    """All that is set. ``now_s`` tells the monotonic time; ``chance`` decides where a fault has a probability."""
 
-    def __init__(self, now_s: Callable[[], float]) -> None:
+    def __init__(self, now_s: Callable[[], float], chance: random.Random) -> None:
         self._now_s = now_s
+        self._chance = chance
         self._set: list[Misfortune] = []
         self._last_number = 0
 
@@ -62,9 +76,12 @@ class Misfortunes:
         """Raises ValueError for an unknown kind or option."""
         if kind not in KINDS:
             raise ValueError(f"no fault of streams is called {kind!r}; there are {', '.join(sorted(KINDS))}")
-        unknown = set(options) - set(KINDS[kind])
-        if unknown:
-            raise ValueError(f"fault {kind} has no option {', '.join(sorted(unknown))}")
+        for name, value in options.items():
+            default = KINDS[kind].get(name)
+            if default is None:
+                raise ValueError(f"fault {kind} has no option {name!r}; it has {', '.join(KINDS[kind]) or 'none'}")
+            if not (isinstance(value, type(default)) or (type(default) is float and type(value) is int)):
+                raise ValueError(f"option {name} of fault {kind} must be like {default!r}")
         self._last_number += 1
         added = Misfortune(self._last_number, kind, KINDS[kind] | options, **conditions)
         self._set.append(added)
@@ -80,24 +97,29 @@ class Misfortunes:
         ]  # fmt: skip
         return self._set
 
-    def drawn(self, kind: str, target: Target) -> Misfortune | None:
+    def drawn(
+        self, kind: str, target: Target, fits: Callable[[Options], bool] = lambda options: True
+    ) -> Misfortune | None:
         """The first of that kind that strikes the target; one of its ``times`` is used up."""
         for each in self.active() if self._set else ():
-            if each.kind == kind and each.stream in (None, target.kind) and each.user in (None, target.user):
-                if each.times is not None:
-                    each.times -= 1
-                return each
+            if each.kind != kind or each.stream not in (None, target.kind) or each.user not in (None, target.user):
+                continue
+            if not fits(each.options) or (each.probability < 1.0 and self._chance.random() >= each.probability):
+                continue
+            if each.times is not None:
+                each.times -= 1
+            return each
         return None
+
+    def topic_refusal(self, target: Target, topics: list[str]) -> str:
+        """The text with which a subscription is refused; empty when it is not."""
+        drawn = self.drawn("refuse_topic", target, lambda options: options["topic"] in ("", *topics))
+        return "" if drawn is None else str(drawn.options["message"])
 
     def strikes(self, kind: str, target: Target) -> bool:
         return self.drawn(kind, target) is not None
 
-    def text(self, kind: str, target: Target) -> str:
-        """The text with which something is refused; empty when it is not."""
-        drawn = self.drawn(kind, target)
-        return "" if drawn is None else str(drawn.options["message"])
-
-    def distorted(self, text: str, target: Target) -> list[str]:
+    def distorted(self, text: str, target: Receiver) -> list[str]:
         """What is sent in the place of one message, now; what is delayed is sent later by itself."""
         if not self._set:
             return [text]
@@ -111,9 +133,9 @@ class Misfortunes:
         if (doubled := self.drawn("duplicate", target)) is not None:
             texts += [text] * doubled.options["copies"]
         if (swapped := self.drawn("reorder", target)) is not None:
-            held = swapped.held.pop(id(target), None)
+            held = swapped.held.pop(target, None)
             if held is None:
-                swapped.held[id(target)] = text
+                swapped.held[target] = text
                 return []
             texts.append(held)
         if (delayed := self.drawn("delay", target)) is not None:

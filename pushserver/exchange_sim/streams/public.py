@@ -37,9 +37,9 @@ class PublicSession(Session):
     def _subscribe(self, request: Message) -> None:
         topics = arguments_of(request)
         unknown = [topic for topic in topics if not self._is_known(topic)]
-        refused = self.misfortunes.text("refuse_topic", self)
+        refused = self.misfortunes.topic_refusal(self, topics)
         if refused or unknown or not topics:
-            text = refused or (f"error:handler not found,topic:{unknown[0]}" if unknown else "Params Error")
+            text = refused or (refusal_of(unknown[0]) if unknown else "Params Error")
             self.reply(request, False, text, "subscribe")
             return
         self.reply(request, True, "subscribe", "subscribe")
@@ -72,3 +72,9 @@ class PublicSession(Session):
         now_ms = self.world.now_ms()
         funding_ms = now_ms - now_ms % FUNDING_PERIOD_MS + FUNDING_PERIOD_MS
         return ticker_row(self.world.market.instruments[symbol], self.world.market, funding_ms)
+
+
+def refusal_of(topic: str) -> str:
+    if topic.startswith(PREFIX):
+        return f"Invalid symbol :[{topic}]"
+    return f"error:handler not found,topic:{topic}"

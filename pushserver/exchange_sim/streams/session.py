@@ -20,6 +20,8 @@ class Outlet(Protocol):
 
     def close(self, code: int) -> None: ...
 
+    def cut(self) -> None: ...
+
 
 class Session:
     """One connection. ``heard_s``: when the client last said anything, on the monotonic clock."""
@@ -53,6 +55,11 @@ class Session:
             self.reply(message, False, "Invalid request", str(message.get("op", "")))
             return
         operation(message)
+
+    def hears_ping_frame(self) -> bool:
+        """A ping frame of the protocol came; whether it is answered."""
+        self.heard_s = self.world.clock.monotonic_s()
+        return not (self.misfortunes.strikes("no_pong", self) or self.misfortunes.strikes("silent", self))
 
     def reply(self, request: Message, success: bool, text: str, operation: str) -> None:
         answer: Message = {"success": success, "ret_msg": text, "conn_id": self.connection_id, "op": operation}

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import gevent
 from wsproto.connection import Connection, ConnectionType
@@ -20,10 +20,6 @@ MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 #: A client that leaves so much unread is cut off, as the exchange does.
 MOST_UNREAD_BYTES = 512 * 1024
 MOST_TEXT = 64 * 1024
-
-
-class StreamClosed(Exception):
-    """The client left, or broke the protocol."""
 
 
 def is_upgrade(request: Request) -> bool:
@@ -40,7 +36,7 @@ def refuse(sock: socket.socket, status: int, text: str) -> None:
 class StreamSocket:
     """Texts in (``texts``), texts out (``send``), after the handshake that the constructor answers."""
 
-    def __init__(self, sock: socket.socket, request: Request) -> None:
+    def __init__(self, sock: socket.socket, request: Request, already_read: bytes = b"") -> None:
         accept = base64.b64encode(
             hashlib.sha1(request.headers["sec-websocket-key"].encode() + MAGIC, usedforsecurity=False).digest()
         )
@@ -50,14 +46,17 @@ class StreamSocket:
         )
         self._socket = sock
         self._connection = Connection(ConnectionType.SERVER)
+        self._received = already_read
         self._unsent = bytearray()
         self.closed = False
+        #: Asked for every ping frame: whether it is answered.
+        self.answers_ping: Callable[[], bool] = lambda: True
 
     def texts(self) -> Iterator[str]:
         """Every whole text message until the client leaves."""
         parts: list[str] = []
         while not self.closed:
-            received = self._socket.recv(4096)
+            received, self._received = self._received or self._socket.recv(4096), b""
             if not received:
                 return
             try:
@@ -67,7 +66,8 @@ class StreamSocket:
                 return
             for event in events:
                 if isinstance(event, Ping):
-                    self._write(self._connection.send(event.response()))
+                    if self.answers_ping():
+                        self._write(self._connection.send(event.response()))
                 elif isinstance(event, CloseConnection):
                     self._write(self._connection.send(event.response()))
                     return
