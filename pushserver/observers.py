@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from pushserver.mark_records import MarksCommitted as MarksCommitted, MarksMeasured as MarksMeasured
 from pushserver.model import DataType
 from pushserver.stream_records import (
     HintServed as HintServed,

@@ -62,6 +62,8 @@ ONE_OF_EACH = (
     o.HomesCounted(3),
     o.HomesSwept(2),
     o.TickerMeasured(age_s=0.2, wanted=3, fresh=2),
+    o.MarksCommitted(DataType.PNL, "published", states=3),
+    o.MarksMeasured(users=2, busy_s=0.01, behind_s=0.2),
     o.TickerEnded("closed"),
     o.UpdatesPushed(DataType.BALANCE, connections=5, size_bytes=600, latencies_s={0.005: 1, 7.0: 2, 60.0: 4}),
     o.PushSampled(DataType.BALANCE, 4, connections=2, size_bytes=300, latency_s=0.004),

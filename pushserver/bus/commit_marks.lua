@@ -8,12 +8,15 @@
 --       head, tail
 -- Returns {{result, seq, listeners, freshness last told}, …}
 local answers = {}
+local time = redis.call('TIME')
+-- A stamp far ahead would stay: no later answer could be shown as newer.
+local is_ahead = tonumber(ARGV[1]) > tonumber(time[1]) * 1000 + 60000
 for i = 1, #KEYS, 2 do
   local own = 4 + (i - 1) * 2
   local state = redis.call('HMGET', KEYS[i], 'digest', 'confirmed', 'seq', 'status', 'as_of')
   local last, as_of, shown = tonumber(state[3] or '0'), tonumber(ARGV[1]), tonumber(state[5] or '0')
   local result, seq, listeners = 'unchanged', string.format('%.0f', last), 0
-  if state[2] ~= ARGV[own] or as_of < shown then
+  if state[2] ~= ARGV[own] or as_of < shown or is_ahead then
     result = 'stale'
   elseif state[1] ~= ARGV[own + 1] then
     result = 'published'

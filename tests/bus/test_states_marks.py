@@ -89,6 +89,11 @@ def test_older_marks_never_replace_newer_ones(states):
     assert marked(states, "11", NOW_MS + 1_000, NOW_MS) == "stale"
 
 
+def test_marks_from_the_future_are_refused_because_as_of_would_stay_there(states):
+    fetched(states, "10", NOW_MS)
+    assert marked(states, "11", NOW_MS + 3_600_000, NOW_MS) == "stale"
+
+
 def test_marks_say_nothing_after_redis_forgot_what_was_fetched(client, states):
     fetched(states, "10", NOW_MS)
     client.flushall()
