@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from pushserver.accounts.store import AccountStore
 from pushserver.bus.connection import REDIS_FAILURES, connect
 from pushserver.clock import Clock
 from pushserver.errors import PushserverError
+from pushserver.exchange.bybit import BybitExchange
+from pushserver.model import Proxy
+from pushserver.observers import Observer
 from pushserver.settings import Settings
 
 EXCHANGE_TIMEOUT_S = 5.0
@@ -34,7 +35,9 @@ def findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
     yield Finding("settings", True, "; WARNING: ".join(["all values are good", *settings.warnings()]))
     yield _examined("redis", lambda: _redis(settings))
     yield _examined("database", lambda: _database(settings, clock))
-    yield _examined("exchange clock", lambda: _exchange_clock(settings.bybit_rest_url, clock))
+    for proxy in settings.egress_proxies or (None,):
+        name = "exchange clock" if proxy is None else f"exchange clock through {proxy}"
+        yield _examined(name, partial(_exchange_clock, settings, proxy, clock))
 
 
 def _examined(name: str, examine: Callable[[], str]) -> Finding:
@@ -73,20 +76,15 @@ def _database(settings: Settings, clock: Clock) -> str:
         accounts.close()
 
 
-def _exchange_clock(rest_url: str, clock: Clock) -> str:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _exchange_clock(settings: Settings, proxy: Proxy | None, clock: Clock) -> str:
+    exchange = BybitExchange(settings.bybit_rest_url, (), clock, Observer(), proxy=proxy)
     before_ms = clock.wall_ms()
-    with opener.open(f"{rest_url}/v5/market/time", timeout=EXCHANGE_TIMEOUT_S) as answer:
-        body = json.loads(answer.read(65_536))
+    try:
+        server_ms = exchange.server_time_ms(clock.monotonic_s() + EXCHANGE_TIMEOUT_S)
+    finally:
+        exchange.close()
     after_ms = clock.wall_ms()
-    offset_s = (_server_ms(body) - (before_ms + after_ms) / 2) / 1000
+    offset_s = (server_ms - (before_ms + after_ms) / 2) / 1000
     if abs(offset_s) > MAX_CLOCK_OFFSET_S:
         raise PushserverError(f"this machine's clock is {offset_s:+.1f} s off the exchange's")
     return f"answers in {after_ms - before_ms} ms, {offset_s:+.3f} s from this machine's clock"
-
-
-def _server_ms(body: Any) -> int:
-    value = body.get("time") if isinstance(body, dict) else None
-    if type(value) is not int:
-        raise ValueError("the answer holds no time")
-    return value

@@ -106,6 +106,18 @@ class AccessRules:
 
 
 @dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy that takes CONNECT, and so another address towards the exchange. ``login`` is ``user:password``."""
+
+    host: str
+    port: int
+    login: Secret | None = None
+
+    def __str__(self) -> str:
+        return f"{'***@' if self.login else ''}{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
 class Market:
     """One entry of ``BYBIT_MARKETS``: a product category and, where it has one, its settle coin."""
 

@@ -10,14 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from pushserver.model import DataType, Market, Secret, TrustedPeer
+from pushserver.model import DataType, Market, Proxy, Secret, TrustedPeer
 
 MARKET_CATEGORIES = ("linear", "inverse", "spot", "option")
 DATABASE_DIALECTS = ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql")
@@ -133,6 +133,29 @@ def web_url(raw: str) -> str:
 
 def stream_url(raw: str) -> str:
     return _url(raw, "wss", "ws") if raw else ""
+
+
+def proxies(raw: str) -> tuple[Proxy | None, ...]:
+    """None stands for ``direct``."""
+    found = tuple(_proxy(number, item) for number, item in enumerate(_list(raw), 1)) if raw else ()
+    if len({str(proxy).rpartition("@")[2] for proxy in found}) != len(found):
+        raise ValueError("names an address twice")
+    return found
+
+
+def _proxy(number: int, item: str) -> Proxy | None:
+    """Counts instead of quoting: there may be a password in it."""
+    if item == "direct":
+        return None
+    try:
+        parts = urlsplit(item)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port or parts.scheme != "http" or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError(f"proxy {number} is not like http://user:password@host:port, nor the word direct")
+    login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}" if parts.username else None
+    return Proxy(host, port, None if login is None else Secret(login))
 
 
 def public_key_file(raw: str, algorithm: str) -> Path | None:

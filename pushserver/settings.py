@@ -17,7 +17,7 @@ from typing import TypeVar
 from pushserver import setting_values as values
 from pushserver.errors import SettingsError
 from pushserver.limits import Limits
-from pushserver.model import DataType, Market, Secret, TrustedPeer
+from pushserver.model import DataType, Market, Proxy, Secret, TrustedPeer
 from pushserver.redis_exposure import redis_exposures
 from pushserver.setting_values import DEFAULT_INTERVALS, Address
 
@@ -51,6 +51,7 @@ class Settings:
     bybit_stream_connects_per_5min: int
     max_streams_per_worker: int
     egress_id: str
+    egress_proxies: tuple[Proxy | None, ...]
     worker_concurrency: int
     web_concurrency: int
     drain_s: int
@@ -103,6 +104,7 @@ class Settings:
             bybit_stream_connects_per_5min=reader.integer("BYBIT_STREAM_CONNECTS_PER_5MIN", 400, 10, 500),
             max_streams_per_worker=reader.integer("MAX_STREAMS_PER_WORKER", 1_000, 0, 20_000),
             egress_id=reader.read("EGRESS_ID", socket.gethostname(), values.identifier),
+            egress_proxies=reader.read("EGRESS_PROXIES", "", values.proxies),
             worker_concurrency=reader.integer("WORKER_CONCURRENCY", 100, 1, 10_000),
             web_concurrency=reader.integer("WEB_CONCURRENCY", 2, 1, 512),
             drain_s=reader.integer("DRAIN_S", 10, 0, 600),
@@ -201,7 +203,7 @@ def _shown(name: str, value: object) -> str:
     if isinstance(value, Mapping):
         return ",".join(f"{key}={seconds:g}" for key, seconds in value.items())
     if isinstance(value, tuple):
-        return ",".join(str(item) for item in value)
+        return ",".join("direct" if item is None else str(item) for item in value)
     if isinstance(value, bool):
         return "1" if value else "0"
     return "" if value is None else str(value)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from pushserver.errors import SettingsError
 from pushserver.limits import Limits
-from pushserver.model import DataType, Market, Secret
+from pushserver.model import DataType, Market, Proxy, Secret
 from pushserver.settings import Address, Settings
 
 FERNET_KEY = Fernet.generate_key().decode()
@@ -205,6 +205,27 @@ def test_several_markets_may_be_named() -> None:
 )
 def test_intervals_that_make_no_sense_are_refused(raw: str) -> None:
     assert problems(PUSH_INTERVALS=raw)[0].startswith("PUSH_INTERVALS: ")
+
+
+def test_egress_addresses_are_proxies_and_the_direct_way() -> None:
+    settings = settings_from(EGRESS_PROXIES="direct, http://10.0.0.1:3128,http://me:p%40ss@proxy.local:8080")
+    assert settings.egress_proxies == (
+        None,
+        Proxy("10.0.0.1", 3128),
+        Proxy("proxy.local", 8080, Secret("me:p@ss")),
+    )
+    shown = dict(settings.printable())["EGRESS_PROXIES"]
+    assert shown == "direct,10.0.0.1:3128,***@proxy.local:8080"
+    assert settings_from().egress_proxies == ()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ["10.0.0.1:3128", "https://10.0.0.1:1", "http://me:canary@host", "http://h:1,http://me:canary@h:1", "direct,,"],
+)
+def test_what_is_no_egress_address_is_refused_without_quoting_it(raw: str) -> None:
+    [problem] = problems(EGRESS_PROXIES=raw)
+    assert problem.startswith("EGRESS_PROXIES") and "canary" not in problem
 
 
 def test_some_intervals_may_be_changed() -> None:

@@ -16,7 +16,7 @@ from pushserver.exchange.port import Answer, Endpoint, Pay, unpaid
 from pushserver.exchange.pybit_client import Pybit
 from pushserver.exchange.transport import Transport
 from pushserver.feeds.numbers import decimal_of, milliseconds_at
-from pushserver.model import Credentials, Market
+from pushserver.model import Credentials, Market, Proxy
 from pushserver.observers import Observer
 
 #: The largest pages each list has.
@@ -32,7 +32,7 @@ class BybitExchange:
 
     ``markets`` says what positions, closed pnl and orders cover. One object serves all users of a process; it must
     stay in one thread. A single HTTP request takes at most ``request_timeout_s``, and at most ``concurrency`` are
-    under way at a time.
+    under way at a time. All leave through ``proxy`` if there is one: an object stands for one egress address.
     """
 
     def __init__(
@@ -44,10 +44,11 @@ class BybitExchange:
         *,
         request_timeout_s: float = 5.0,
         concurrency: int = 100,
+        proxy: Proxy | None = None,
     ) -> None:
         rest_url = rest_url.rstrip("/")
         self._markets = markets
-        transport = Transport(rest_url, concurrency)
+        transport = Transport(rest_url, concurrency, proxy)
         self._line = Line(transport, Pybit(rest_url), clock, ClockOffset(), observer, request_timeout_s)
 
     def server_now_ms(self) -> int:

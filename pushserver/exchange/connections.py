@@ -7,20 +7,22 @@ Not geventhttpclient's own pool: that one loses a slot when a request is abandon
 from __future__ import annotations
 
 import select
-import ssl
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import certifi
-import gevent.socket
-import gevent.ssl
 from gevent.lock import BoundedSemaphore
 from gevent.monkey import get_original
+
+from pushserver.exchange.tunnels import open_socket
+from pushserver.model import Proxy
 
 # The real poll: it looks and returns, where a patched one would switch greenlets.
 poll = get_original("select", "poll")
 
 Socket: TypeAlias = Any
+
+#: Longer than any request may take, whose own deadline comes first.
+CONNECT_TIMEOUT_S = 10.0
 
 
 @dataclass(slots=True)
@@ -31,23 +33,17 @@ class Connection:
     reused: bool = False
 
 
-def trusting_context() -> ssl.SSLContext:
-    """TLS with certificate and host name checked, against the system's roots or else certifi's."""
-    has_roots = ssl.get_default_verify_paths().cafile
-    context: ssl.SSLContext = gevent.ssl.create_default_context(cafile=None if has_roots else certifi.where())
-    return context
-
-
 class Connections:
     """At most ``size`` connections at a time; who comes later waits.
 
     All users of one object must live in one thread (any number of greenlets): a gevent socket belongs to its hub.
     """
 
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None, size: int) -> None:
+    def __init__(self, host: str, port: int, tls: bool, size: int, proxy: Proxy | None = None) -> None:
         self._host = host
         self._port = port
         self._tls = tls
+        self._proxy = proxy
         self._slots = BoundedSemaphore(size)
         self._idle: list[Socket] = []
 
@@ -83,14 +79,7 @@ class Connections:
             self._idle.pop().close()
 
     def _connect(self) -> Socket:
-        plain = gevent.socket.create_connection((self._host, self._port))
-        if self._tls is None:
-            return plain
-        try:
-            return self._tls.wrap_socket(plain, server_hostname=self._host)
-        except BaseException:
-            plain.close()
-            raise
+        return open_socket(self._host, self._port, self._tls, CONNECT_TIMEOUT_S, self._proxy)
 
 
 def _is_quiet(socket: Socket) -> bool:

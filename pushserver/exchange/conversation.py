@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from pushserver.clock import Clock
-from pushserver.errors import AnswerMalformed, ClockSkew, ExchangeError, ExchangeUnavailable, KeyRefused
+from pushserver.errors import AddressBanned, AnswerMalformed, ClockSkew, ExchangeError, ExchangeUnavailable, KeyRefused
 from pushserver.exchange.bybit_errors import RawAnswer, envelope_of, time_of
 from pushserver.exchange.clock_offset import ClockOffset
 from pushserver.exchange.port import Endpoint, Pay, unpaid
@@ -174,6 +174,10 @@ class Conversation:
             envelope = envelope_of(self._endpoint, raw, line.server_now_ms())
         except ClockSkew:
             self._resynchronise(raw, sent_ms)
+            raise
+        except AddressBanned:
+            # The exchange asks for it: sessions that stay open keep a ban alive.
+            line.transport.close()
             raise
         self._check_time(envelope, sent_ms)
         return envelope, raw.headers

@@ -17,8 +17,9 @@ from geventhttpclient.response import HTTPParseError, HTTPResponse
 
 from pushserver.errors import AnswerMalformed, ExchangeUnavailable
 from pushserver.exchange.bybit_errors import RawAnswer
-from pushserver.exchange.connections import Connection, Connections, trusting_context
+from pushserver.exchange.connections import Connection, Connections
 from pushserver.exchange.port import Endpoint
+from pushserver.model import Proxy
 
 #: Of an answer's body, packed and unpacked.
 MAX_BODY = 8 * 1024 * 1024
@@ -67,15 +68,15 @@ class _Parser(HTTPResponse):
 
 
 class Transport:
-    """GET requests below one origin, over connections shared by all users."""
+    """GET requests below one origin, over connections shared by all users, through ``proxy`` if there is one."""
 
-    def __init__(self, origin: str, concurrency: int) -> None:
+    def __init__(self, origin: str, concurrency: int, proxy: Proxy | None = None) -> None:
         parts = urlsplit(origin)
         is_tls = parts.scheme == "https"
         port = parts.port or (443 if is_tls else 80)
         host = parts.hostname or ""
         self._host_header = parts.netloc
-        self._connections = Connections(host, port, trusting_context() if is_tls else None, concurrency)
+        self._connections = Connections(host, port, is_tls, concurrency, proxy)
 
     def get(self, endpoint: Endpoint, target: str, headers: Mapping[str, str], seconds: float) -> RawAnswer:
         """The answer to ``GET target``, whatever its status.

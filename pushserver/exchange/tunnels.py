@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import base64
 import ssl
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+import certifi
 import gevent
 import gevent.socket
+import gevent.ssl
 
-from pushserver.exchange.connections import trusting_context
-from pushserver.model import Secret
+from pushserver.model import Proxy
 
 Socket: TypeAlias = Any
 
@@ -23,16 +23,7 @@ Socket: TypeAlias = Any
 MAX_PROXY_HEAD = 8 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """An HTTP proxy that takes CONNECT. ``login`` is ``user:password``."""
-
-    host: str
-    port: int
-    login: Secret | None = None
-
-
-def open_socket(host: str, port: int, tls: bool, proxy: Proxy | None, timeout_s: float) -> Socket:
+def open_socket(host: str, port: int, tls: bool, timeout_s: float, proxy: Proxy | None = None) -> Socket:
     """A gevent socket that leads to ``host``; without a timeout of its own.
 
     Raises:
@@ -53,11 +44,6 @@ def open_socket(host: str, port: int, tls: bool, proxy: Proxy | None, timeout_s:
             raise
 
 
-def open_directly(host: str, port: int, tls: bool, timeout_s: float) -> Socket:
-    """As ``open_socket``, without a proxy."""
-    return open_socket(host, port, tls, None, timeout_s)
-
-
 def _pass_through(socket: Socket, proxy: Proxy, host: str, port: int) -> None:
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
@@ -76,7 +62,13 @@ def _pass_through(socket: Socket, proxy: Proxy, host: str, port: int) -> None:
         raise ConnectionRefusedError("the proxy refused the connection")
 
 
-@lru_cache(maxsize=1)
 def _context() -> ssl.SSLContext:
-    """One for all: loading the roots takes time and memory."""
-    return trusting_context()
+    """TLS with certificate and host name checked, against the system's roots or else certifi's."""
+    return _context_with(ssl.get_default_verify_paths().cafile or certifi.where())
+
+
+@lru_cache(maxsize=4)
+def _context_with(roots: str) -> ssl.SSLContext:
+    """One for all connections, since loading the roots takes time and memory."""
+    context: ssl.SSLContext = gevent.ssl.create_default_context(cafile=roots)
+    return context

@@ -8,7 +8,8 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import gevent
 
@@ -23,13 +24,14 @@ from pushserver.bus.memos import Memos
 from pushserver.bus.pauses import Pauses
 from pushserver.bus.schedule import NEW_WATCHER_HEAD_START_S, Schedule, SchedulePort
 from pushserver.bus.states import States
-from pushserver.clock import SystemClock
+from pushserver.clock import Clock, SystemClock
 from pushserver.errors import SettingsError, StoreUnavailable
 from pushserver.exchange.bybit import BybitExchange
-from pushserver.exchange.tunnels import open_directly
+from pushserver.exchange.egress import Egress, egress_of, egresses_of
+from pushserver.exchange.tunnels import open_socket
 from pushserver.loop_lag import LoopLagProbe
 from pushserver.metrics import PrometheusObserver, serve_worker_metrics
-from pushserver.observers import LifecycleReported, Observers
+from pushserver.observers import LifecycleReported, Observer, Observers
 from pushserver.schema_upgrade import start_upgrade
 from pushserver.settings import Settings
 from pushserver.workers.asking import Asking, open_desk
@@ -86,14 +88,20 @@ def run(settings: Settings) -> int:
     states = States(redis_client, clock)
     accounts = AccountStore.open(settings.database_url, settings.credentials_keys, clock)
     credentials = CredentialsCache(accounts, clock)
-    budget = Budget(redis_client, settings.egress_id, settings.bybit_ip_requests_per_5s, BUDGET_WINDOW_S, clock=clock)
-    cashier = Cashier(budget, clock, observer, rng)
-    exchange = BybitExchange(
-        settings.bybit_rest_url, settings.bybit_markets, clock, observer, concurrency=settings.worker_concurrency
-    )
-    desk = open_desk(exchange, Pauses(redis_client, settings.egress_id), cashier, clock, observer)
+    egresses = egresses_of(settings.egress_id, settings.egress_proxies)
+    exchanges = [open_exchange(settings, egress, clock, observer) for egress in egresses]
+    desks = [
+        open_desk(
+            exchange,
+            Pauses(redis_client, egress.name),
+            Cashier(budget_of(settings, redis_client, egress, clock), clock, observer, rng),
+            clock,
+            observer,
+        )
+        for egress, exchange in zip(egresses, exchanges, strict=True)
+    ]
     tools = Tools(
-        asking=Asking([desk], clock),
+        asking=Asking(desks, clock, partial(egress_of, egresses=egresses)),
         states=states,
         credentials=credentials,
         figures=Figures(settings.bybit_markets),
@@ -104,7 +112,7 @@ def run(settings: Settings) -> int:
         rng=rng,
     )
     holder = holder_name(socket.gethostname(), os.getpid(), rng)
-    keeper = open_keeper(settings, redis_client, schedule, tools, exchange, holder)
+    keeper = open_keeper(settings, redis_client, schedule, tools, egresses, exchanges, holder)
     pool = WorkerPool(schedule, Memos(redis_client), tools, settings.worker_concurrency, holder, keeper.met)
     listener = open_ears(
         settings.redis_url,
@@ -154,30 +162,50 @@ def stop_on_signals(pool: WorkerPool) -> None:
         gevent.signal_handler(number, handle)
 
 
+def open_exchange(settings: Settings, egress: Egress, clock: Clock, observer: Observer) -> BybitExchange:
+    return BybitExchange(
+        settings.bybit_rest_url,
+        settings.bybit_markets,
+        clock,
+        observer,
+        concurrency=settings.worker_concurrency,
+        proxy=egress.proxy,
+    )
+
+
+def budget_of(settings: Settings, redis_client: object, egress: Egress, clock: Clock) -> Budget:
+    return Budget(redis_client, egress.name, settings.bybit_ip_requests_per_5s, BUDGET_WINDOW_S, clock=clock)
+
+
 def open_keeper(
     settings: Settings,
     redis_client: object,
     schedule: SchedulePort,
     tools: Tools,
-    exchange: BybitExchange,
+    egresses: Sequence[Egress],
+    exchanges: Sequence[BybitExchange],
     holder: str,
 ) -> Keeper:
     """Without streams and mark prices there is nothing that a home could do: then it takes no user."""
-    doors = []
-    if settings.bybit_stream_url:
-        budget = Budget(
-            redis_client,
-            settings.egress_id,
-            settings.bybit_stream_connects_per_5min,
-            STREAM_WINDOW_S,
-            kind="streams",
-            clock=tools.clock,
+    doors = [
+        StreamDoor(
+            settings.bybit_stream_url,
+            partial(open_socket, proxy=egress.proxy),
+            Budget(
+                redis_client,
+                egress.name,
+                settings.bybit_stream_connects_per_5min,
+                STREAM_WINDOW_S,
+                kind="streams",
+                clock=tools.clock,
+            ),
+            exchange.server_now_ms,
+            tools.clock,
+            tools.observer,
         )
-        doors = [
-            StreamDoor(
-                settings.bybit_stream_url, open_directly, budget, exchange.server_now_ms, tools.clock, tools.observer
-            )
-        ]
+        for egress, exchange in zip(egresses, exchanges, strict=True)
+        if settings.bybit_stream_url
+    ]
     limit = settings.max_streams_per_worker if settings.bybit_stream_url or settings.bybit_ticker_url else 0
     return Keeper(
         Homes(redis_client),
@@ -189,6 +217,7 @@ def open_keeper(
         tools.clock,
         tools.observer,
         tools.rng,
+        partial(egress_of, egresses=egresses),
     )
 
 
