@@ -88,7 +88,10 @@ class StreamSocket:
         self._websocket.handshake_response = None
 
     def send(self, message: Mapping[str, object]) -> None:
-        """Send now, or not at all: a peer that has not read for so long that buffers are full is lost."""
+        """Send now, or not at all: a peer that has not read for so long that buffers are full is lost.
+
+        Whoever waits in ``receive`` is told, too: half a frame may have been sent.
+        """
         guarded = self._guarded
         if guarded is None:
             raise StreamLost(Loss.CLOSED)
@@ -96,9 +99,9 @@ class StreamSocket:
         try:
             self._websocket.send(orjson.dumps(message).decode())
         except (websocket.WebSocketException, OSError) as error:
+            self.close()
             raise StreamLost(Loss.CLOSED, type(error).__name__) from error
-        finally:
-            guarded.settimeout(None)
+        guarded.settimeout(None)
 
     def receive(self) -> bytes:
         """Wait for the next message; pings of the protocol are answered on the way."""
