@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -279,3 +280,25 @@ def test_H06_any_answer_is_an_envelope_or_a_typed_failure(
         assert error.retry_after_s is None or 0.1 <= error.retry_after_s <= 600.0
     else:
         assert status == 200 and found["retCode"] == 0
+
+
+def test_the_documented_table_says_of_every_code_what_the_program_does() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "exchange-answers.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    documented = {row[0]: (row[2], row[3].strip("`")) for row in rows[2:]}
+    known = {f"retCode {code}": (meaning.failure.subject, meaning.code) for code, meaning in MEANINGS.items()}
+    assert known.items() <= documented.items()
+    others = {
+        "retCode, any other": refused(77777),
+        "HTTP 401": raw(b"", 401),
+        "HTTP 403, text": raw(b"403 Forbidden: access too frequent", 403),
+        "HTTP 403, page": raw(CLOUDFRONT, 403, content_type="text/html"),
+        "HTTP 429": raw(b"", 429),
+        "HTTP 400, 404, other 4xx": raw(b"", 404),
+        "HTTP 3xx": raw(b"", 302),
+        "HTTP 5xx": raw(b"", 503),
+        "HTTP 200, no usable JSON": raw(b"<html>"),
+    }
+    for name, answer in others.items():
+        failure = judged(answer)
+        assert documented[name] == (failure.subject, failure.code), name
