@@ -14,6 +14,7 @@ import gevent
 from gevent.event import Event
 
 from pushserver.clock import Clock
+from pushserver.errors import StoreUnavailable
 from pushserver.exchange.stream_socket import Connect, Loss, StreamLost, StreamSocket
 from pushserver.exchange.ticker_messages import PREFIX, Price, Refusal, read
 from pushserver.observers import Observer
@@ -49,7 +50,8 @@ class _Known:
 class TickerFeed:
     """``want`` says which symbols; ``mark`` and ``is_fresh`` tell about them. ``start`` and ``stop`` once each.
 
-    ``connect_wait_s()`` is asked before each connection: how long to wait first, because connections have a budget.
+    ``connect_wait_s()`` is asked before each connection: how long to wait first, because connections have a budget; it
+    may raise StoreUnavailable.
     """
 
     def __init__(
@@ -107,7 +109,7 @@ class TickerFeed:
     def _supervise(self) -> None:
         pause_s = FIRST_RETRY_S
         while not self._stopping.is_set():
-            wait_s = self._connect_wait_s() if self._wanted else TICK_S
+            wait_s = self._wait_s()
             if wait_s > 0:
                 self._stopping.wait(wait_s)
                 continue
@@ -117,6 +119,15 @@ class TickerFeed:
                 pause_s = FIRST_RETRY_S
             self._stopping.wait(pause_s)
             pause_s = min(pause_s * RETRY_GROWTH, LONGEST_RETRY_S)
+
+    def _wait_s(self) -> float:
+        if not self._wanted:
+            return TICK_S
+        try:
+            return self._connect_wait_s()
+        except StoreUnavailable:
+            # Whether we may is not known: so not yet.
+            return FIRST_RETRY_S
 
     def _listen(self) -> Loss:
         """One connection from beginning to end."""
