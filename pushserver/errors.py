@@ -10,6 +10,7 @@
     ├── OverCapacity             more of one kind of work than is allowed at a time; wait ``retry_after_s``
     └── ExchangeError            a fetch failed; the last good state stays
         ├── KeyRefused           whose: the key. No request until the key is replaced
+        │   └── PermissionMissing    only the kind of data asked for; the key is fine for the others
         ├── RateLimited          whose: the user at one endpoint. Wait ``retry_after_s``
         ├── AddressBanned        whose: our address. Every request behind it waits
         ├── ClockSkew            whose: our clock. Measure the offset, sign again once
@@ -22,6 +23,31 @@ a header or a signed query.
 """
 
 from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Whose(StrEnum):
+    """Whose problem a failed request is."""
+
+    REQUEST = "request"
+    KEY = "key"
+    USER = "user"
+    ADDRESS = "address"
+    CLOCK = "clock"
+    EXCHANGE = "exchange"
+
+
+class Reaction(StrEnum):
+    """What is done about it."""
+
+    SIGN_AGAIN = "sign again once, by the exchange's time"
+    STOP_KEY = "no request until the key is replaced"
+    STOP_KIND = "no request of this kind until the key is replaced"
+    WAIT_FOR_RESET = "this user waits at this endpoint"
+    SILENCE = "nobody behind this address asks; idle connections are closed"
+    BACK_OFF = "again later, each time later"
+    LEAVE_IT = "repeating it cannot help"
 
 
 class PushserverError(Exception):
@@ -90,8 +116,8 @@ class ExchangeError(PushserverError):
     """
 
     code = "exchange_error"
-    #: Whose problem it is, for metrics: request, key, user, address, clock, exchange.
-    subject = "exchange"
+    whose = Whose.EXCHANGE
+    reaction = Reaction.BACK_OFF
 
     def __init__(
         self,
@@ -109,25 +135,36 @@ class ExchangeError(PushserverError):
 
 
 class KeyRefused(ExchangeError):
-    """``code``: key_invalid, key_expired, key_permission, key_ip_not_allowed, key_signature, account_blocked."""
+    """``code``: key_invalid, key_expired, key_ip_not_allowed, key_signature, account_blocked; below: key_permission."""
 
     code = "key_invalid"
-    subject = "key"
+    whose = Whose.KEY
+    reaction = Reaction.STOP_KEY
+
+
+class PermissionMissing(KeyRefused):
+    """The key may not read this kind of data; what else it may read goes on."""
+
+    code = "key_permission"
+    reaction = Reaction.STOP_KIND
 
 
 class RateLimited(ExchangeError):
     code = "exchange_rate_limited"
-    subject = "user"
+    whose = Whose.USER
+    reaction = Reaction.WAIT_FOR_RESET
 
 
 class AddressBanned(ExchangeError):
     code = "exchange_address_banned"
-    subject = "address"
+    whose = Whose.ADDRESS
+    reaction = Reaction.SILENCE
 
 
 class ClockSkew(ExchangeError):
     code = "exchange_clock_skew"
-    subject = "clock"
+    whose = Whose.CLOCK
+    reaction = Reaction.SIGN_AGAIN
 
 
 class ExchangeUnavailable(ExchangeError):
@@ -140,4 +177,5 @@ class AnswerMalformed(ExchangeError):
 
 class RequestRejected(ExchangeError):
     code = "exchange_request_rejected"
-    subject = "request"
+    whose = Whose.REQUEST
+    reaction = Reaction.LEAVE_IT

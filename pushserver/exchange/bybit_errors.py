@@ -1,4 +1,4 @@
-"""What Bybit's refusals mean to us: the one table of codes, and how an answer is judged from its raw bytes.
+"""How an answer is judged from its raw bytes; what each refusal means is in ``answers_table``.
 
 Judged here and not by pybit, whose exceptions lose the code, the headers or the body on the way.
 """
@@ -12,110 +12,30 @@ from typing import Any
 
 import orjson
 
-from pushserver.errors import (
-    AddressBanned,
-    AnswerMalformed,
-    ClockSkew,
-    ExchangeError,
-    ExchangeUnavailable,
-    KeyRefused,
-    RateLimited,
-    RequestRejected,
+from pushserver.errors import AnswerMalformed, ExchangeError
+from pushserver.exchange.answers_table import (
+    BANNED,
+    BUSY_FOR_ALL,
+    KEY_NOT_ACCEPTED,
+    MEANINGS,
+    RATE_LIMITED,
+    REDIRECT,
+    REGION_BLOCKED,
+    UNAVAILABLE,
+    UNKNOWN,
+    UNTOLD_PAUSE_S,
+    UNUSABLE,
+    WRONG_REQUEST,
+    Meaning,
 )
 from pushserver.exchange.port import Endpoint
 
-#: Bybit asks for ten minutes of silence after a ban.
-BAN_S = 600.0
 #: Bounds within which a hint of the exchange is believed.
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 60.0
-#: Limits are per rolling second: what to wait when the answer does not say.
-UNTOLD_PAUSE_S = 1.0
 LONGEST_TEXT = 120
 RESET_HEADER = "x-bapi-limit-reset-timestamp"
 REMAINING_HEADER = "x-bapi-limit-status"
 PUBLIC = frozenset({Endpoint.SERVER_TIME, Endpoint.TICKERS})
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """``message`` is for the user; ``quoted`` adds the exchange's own words, cleaned."""
-
-    failure: type[ExchangeError]
-    code: str
-    message: str
-    quoted: bool = False
-    retry_after_s: float | None = None
-
-
-def _clock() -> Meaning:
-    return Meaning(ClockSkew, "exchange_clock_skew", "The exchange refused the time of our request.")
-
-
-def _key(code: str, message: str) -> Meaning:
-    return Meaning(KeyRefused, code, message)
-
-
-def _busy() -> Meaning:
-    return Meaning(ExchangeUnavailable, "exchange_unavailable", "The exchange is not answering properly at the moment.")
-
-
-def _rejected(message: str = "The exchange rejected our request.") -> Meaning:
-    return Meaning(RequestRejected, "exchange_request_rejected", message, quoted=True)
-
-
-def _banned() -> Meaning:
-    return Meaning(
-        AddressBanned,
-        "exchange_address_banned",
-        "The exchange has paused requests from our address.",
-        retry_after_s=BAN_S,
-    )
-
-
-REGION_BLOCKED = Meaning(
-    AddressBanned,
-    "exchange_region_blocked",
-    "The exchange does not serve the region of our address.",
-    retry_after_s=BAN_S,
-)
-RATE_LIMITED = Meaning(RateLimited, "exchange_rate_limited", "Too many requests for this account; pausing briefly.")
-EXPIRED = _key("key_expired", "The API key has expired. Renew it at the exchange.")
-BLOCKED = "account_blocked"
-
-#: Every code of section 3 and 9 of the notes on the API; anything else is ``UNKNOWN``.
-MEANINGS: Mapping[int, Meaning] = {
-    -1: _clock(),
-    10002: _clock(),
-    10003: _key("key_invalid", "The exchange does not know this API key. Enter a new one."),
-    10004: _key("key_signature", "The API secret does not match the API key. Enter both again."),
-    10005: _key("key_permission", "The API key lacks a permission to read this, or it has expired."),
-    10006: RATE_LIMITED,
-    10007: _key("key_invalid", "The exchange could not identify the user of this API key. Enter a new one."),
-    10008: _key(BLOCKED, "The exchange has banned this account, or its account mode does not allow reading it."),
-    10009: _key(BLOCKED, "The exchange does not serve this account's region."),
-    10010: _key("key_ip_not_allowed", "The API key does not allow our server's address. Add it at the exchange."),
-    10024: _key(BLOCKED, "The exchange has closed this product to the account for compliance reasons."),
-    10027: _key(BLOCKED, "The exchange has banned this account from trading."),
-    33004: EXPIRED,
-    -2015: EXPIRED,
-    10000: _busy(),
-    10016: _busy(),
-    10019: _busy(),
-    429: _busy(),
-    10018: _banned(),
-    10001: _rejected(),
-    10014: _rejected(),
-    10017: _rejected(),
-    10029: _rejected("The exchange does not allow this symbol for the API key."),
-    10028: _rejected("The exchange answers this only for unified accounts. Upgrade the account there."),
-    10032: _rejected("The exchange does not answer this in demo trading."),
-    100028: _rejected("The exchange does not answer this for unified accounts."),
-}
-UNKNOWN = Meaning(
-    ExchangeUnavailable, "exchange_unavailable", "The exchange answered with an unknown error.", quoted=True
-)  # fmt: skip
-KEY_NOT_ACCEPTED = _key("key_invalid", "The exchange did not accept the API key.")
-WRONG_REQUEST = _rejected()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,22 +106,17 @@ def _by_status(endpoint: Endpoint, raw: RawAnswer, server_now_ms: int) -> Exchan
     if status == 401 and endpoint not in PUBLIC:
         return _failure(KEY_NOT_ACCEPTED, endpoint, status)
     if status == 429:
-        return _failure(MEANINGS[429], endpoint, status, retry_after_s=_retry_after_s(raw.headers))
+        return _failure(BUSY_FOR_ALL, endpoint, status, retry_after_s=_retry_after_s(raw.headers))
     if 300 <= status < 400:
-        return ExchangeUnavailable(
-            "The exchange wanted to send us elsewhere, which we do not follow.",
-            code="exchange_redirect",
-            endpoint=endpoint.value,
-            exchange_code=status,
-        )
+        return _failure(REDIRECT, endpoint, status)
     if 400 <= status < 500:
         body = _parsed(raw.body)
         code = ret_code_of(body) if isinstance(body, dict) else None
         if isinstance(body, dict) and code is not None and code in MEANINGS:
             return _by_code(endpoint, code, body, raw.headers, server_now_ms)
-        return _failure(WRONG_REQUEST if endpoint not in PUBLIC else _busy(), endpoint, status)
+        return _failure(WRONG_REQUEST if endpoint not in PUBLIC else UNAVAILABLE, endpoint, status)
     if status >= 500:
-        return _failure(_busy(), endpoint, status)
+        return _failure(UNAVAILABLE, endpoint, status)
     return _malformed(endpoint, "the answer has a status without meaning here", status)
 
 
@@ -209,7 +124,7 @@ def _meaning_of_403(raw: RawAnswer) -> Meaning:
     """Too many requests are answered with a line of text or JSON, a region that is not served with a page."""
     text = raw.body[:65_536].decode("utf-8", "replace").lower()
     is_page = "html" in raw.headers.get("content-type", "") or text.lstrip().startswith("<")
-    return REGION_BLOCKED if is_page and "access too frequent" not in text else _banned()
+    return REGION_BLOCKED if is_page and "access too frequent" not in text else BANNED
 
 
 def _by_code(
@@ -229,13 +144,13 @@ def _failure(
         code=meaning.code,
         endpoint=endpoint.value,
         exchange_code=exchange_code,
-        retry_after_s=meaning.retry_after_s if retry_after_s is None else retry_after_s,
+        retry_after_s=meaning.wait_s if retry_after_s is None else retry_after_s,
     )
 
 
 def _malformed(endpoint: Endpoint, what: str, exchange_code: int | None = 200) -> AnswerMalformed:
     return AnswerMalformed(
-        f"The exchange sent something unusable: {what}.", endpoint=endpoint.value, exchange_code=exchange_code
+        f"{UNUSABLE.message.rstrip('.')}: {what}.", endpoint=endpoint.value, exchange_code=exchange_code
     )
 
 

@@ -17,10 +17,12 @@ from pushserver.errors import (
     ExchangeError,
     ExchangeUnavailable,
     KeyRefused,
+    PermissionMissing,
     RateLimited,
     RequestRejected,
 )
-from pushserver.exchange.bybit_errors import MEANINGS, RawAnswer, cleaned, envelope_of
+from pushserver.exchange.answers_table import MEANINGS
+from pushserver.exchange.bybit_errors import RawAnswer, cleaned, envelope_of
 from pushserver.exchange.port import Endpoint
 from pushserver.metrics_catalogue import FETCH_CODES
 from tests.exchange.stub import NOW_MS, envelope
@@ -48,7 +50,7 @@ CODES = [
     (-1, ClockSkew, "exchange_clock_skew"),
     (10003, KeyRefused, "key_invalid"),
     (10004, KeyRefused, "key_signature"),
-    (10005, KeyRefused, "key_permission"),
+    (10005, PermissionMissing, "key_permission"),
     (10006, RateLimited, "exchange_rate_limited"),
     (10007, KeyRefused, "key_invalid"),
     (10008, KeyRefused, "account_blocked"),
@@ -286,7 +288,7 @@ def test_the_documented_table_says_of_every_code_what_the_program_does() -> None
     text = (Path(__file__).parents[2] / "docs" / "exchange-answers.md").read_text()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     documented = {row[0]: (row[2], row[3].strip("`")) for row in rows[2:]}
-    known = {f"retCode {code}": (meaning.failure.subject, meaning.code) for code, meaning in MEANINGS.items()}
+    known = {f"retCode {code}": (meaning.failure.whose, meaning.code) for code, meaning in MEANINGS.items()}
     assert known.items() <= documented.items()
     others = {
         "retCode, any other": refused(77777),
@@ -301,4 +303,4 @@ def test_the_documented_table_says_of_every_code_what_the_program_does() -> None
     }
     for name, answer in others.items():
         failure = judged(answer)
-        assert documented[name] == (failure.subject, failure.code), name
+        assert documented[name] == (failure.whose, failure.code), name
