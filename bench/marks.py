@@ -21,7 +21,7 @@ from pushserver.bus.states import Commit, States
 from pushserver.clock import SystemClock
 from pushserver.events import encode_update
 from pushserver.mark_records import MarksCommitted
-from pushserver.model import Balance, DataType, Pnl, Secret
+from pushserver.model import AccountData, Balance, DataType, Pnl, Secret
 from pushserver.observers import RecordingObserver
 from pushserver.workers.mark_bases import balance_base, pnl_base, positions_base
 from pushserver.workers.marks import SHARES, Marks
@@ -78,7 +78,7 @@ def commits_of(user_id: int, rows: int, now_ms: int) -> list[Commit]:
     coin = {"coin": "USDT", "equity": "1000", "usdValue": "1000", "unrealisedPnl": "0"}
     account = {"totalAvailableBalance": "800", "coin": [coin]}
     balance, pnl = Balance(Decimal(1000), Decimal(800), Decimal(200)), Pnl(*(Decimal(0),) * 4)
-    bases = {
+    bases: dict[DataType, tuple[AccountData, bytes]] = {
         DataType.BALANCE: (balance, balance_base(balance, account, now_ms, "t")),
         DataType.POSITIONS: ((), positions_base(held, now_ms, "t")),
         DataType.PNL: (pnl, pnl_base(pnl, held, now_ms, "t")),

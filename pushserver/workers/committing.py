@@ -81,8 +81,8 @@ def _mapped(state: RoundState, plan: RoundPlan, data_type: DataType) -> AccountD
 
 
 def _base(state: RoundState, data_type: DataType, data: AccountData, as_of_ms: int) -> bytes:
-    """Empty where nobody applies mark prices: a user without a home, or figures that do not move."""
-    if state.claim.homeless:
+    """Empty where nobody applies mark prices. A user without a home may have one a moment later."""
+    if not state.tools.has_marks:
         return b""
     answer = state.answers.get(Resource.POSITIONS)
     rows = () if answer is None else answer.rows

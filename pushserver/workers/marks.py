@@ -48,6 +48,10 @@ class Prices(Protocol):
 
     def is_fresh(self, symbol: str) -> bool: ...
 
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
 
 class Homes(Protocol):
     """The users kept by this process, as ``workers.homes.keeper.Keeper`` offers them."""
@@ -58,9 +62,10 @@ class Homes(Protocol):
 
 
 class Marks:
-    """``start`` and ``stop`` once each. ``listener`` is set by the composition root: each of the two needs the other.
+    """``start`` and ``stop`` once each, for ``prices`` too.
 
-    ``look_at(user_ids)`` has rounds look at users to whom nobody seems to listen; it may raise StoreUnavailable.
+    ``listener`` is set by the composition root: each of the two needs the other. ``look_at(user_ids)`` has rounds look
+    at users to whom nobody seems to listen; it may raise StoreUnavailable.
     """
 
     listener: Ears
@@ -91,10 +96,12 @@ class Marks:
         self._greenlets: list[gevent.Greenlet] = []
 
     def start(self) -> None:
+        self._prices.start()
         self._greenlets = [gevent.spawn(self._run), gevent.spawn(self._sync)]
 
     def stop(self) -> None:
         gevent.killall(self._greenlets, timeout=1.0)
+        self._prices.stop()
 
     def on_message(self, heard_on: bytes, payload: bytes) -> None:
         """A message of the bus; what is no base is passed over."""

@@ -25,7 +25,7 @@ LEASE_S = 12.0
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What every round works with."""
+    """What every round works with. ``has_marks``: mark prices are applied to what rounds fetch."""
 
     asking: Asking
     states: States
@@ -36,6 +36,7 @@ class Tools:
     observer: Observer
     clock: Clock
     rng: random.Random
+    has_marks: bool = False
 
 
 @dataclass(slots=True)

@@ -16,18 +16,20 @@ import gevent
 from pushserver import logs
 from pushserver.accounts.store import AccountStore
 from pushserver.bus import keys, signals
+from pushserver.bus.bases import Bases
 from pushserver.bus.budgets import Budget
 from pushserver.bus.connection import connect
 from pushserver.bus.ears import open_ears
 from pushserver.bus.homes import Homes
 from pushserver.bus.memos import Memos
 from pushserver.bus.pauses import Pauses
-from pushserver.bus.schedule import NEW_WATCHER_HEAD_START_S, Schedule, SchedulePort
+from pushserver.bus.schedule import HINT_HEAD_START_S, NEW_WATCHER_HEAD_START_S, Schedule, SchedulePort
 from pushserver.bus.states import States
 from pushserver.clock import Clock, SystemClock
 from pushserver.errors import SettingsError, StoreUnavailable
 from pushserver.exchange.bybit import BybitExchange
 from pushserver.exchange.egress import Egress, egress_of, egresses_of
+from pushserver.exchange.ticker_stream import TickerFeed
 from pushserver.exchange.tunnels import open_socket
 from pushserver.loop_lag import LoopLagProbe
 from pushserver.metrics import PrometheusObserver, serve_worker_metrics
@@ -38,8 +40,10 @@ from pushserver.workers.asking import Asking, open_desk
 from pushserver.workers.credentials import CredentialsCache
 from pushserver.workers.figures import Figures
 from pushserver.workers.guardian import start_guardian
+from pushserver.workers.hints import CATCH_UP
 from pushserver.workers.homes.door import StreamDoor
 from pushserver.workers.homes.keeper import Keeper
+from pushserver.workers.marks import Marks
 from pushserver.workers.paying import Cashier
 from pushserver.workers.pool import WorkerPool, holder_name
 from pushserver.workers.round_state import Tools
@@ -110,17 +114,20 @@ def run(settings: Settings) -> int:
         observer=observer,
         clock=clock,
         rng=rng,
+        has_marks=bool(settings.bybit_ticker_url),
     )
     holder = holder_name(socket.gethostname(), os.getpid(), rng)
     keeper = open_keeper(settings, redis_client, schedule, tools, egresses, exchanges, holder)
     pool = WorkerPool(schedule, Memos(redis_client), tools, settings.worker_concurrency, holder, keeper.met)
+    marks = open_marks(settings, redis_client, schedule, keeper, tools, egresses)
+    signalled = on_signal(credentials, schedule, keeper)
     listener = open_ears(
         settings.redis_url,
         redis_client,
         clock,
         observer,
-        on_signal(credentials, schedule, keeper),
-        lambda: None,
+        both(signalled, marks.on_message) if marks else signalled,
+        marks.on_restored if marks else lambda: None,
         plain_channels=(keys.SIGNALS_CHANNEL,),
     )
     port = serve_worker_metrics(settings.worker_metrics_bind, metrics.registry)
@@ -131,6 +138,9 @@ def run(settings: Settings) -> int:
     listener.start()
     gevent.spawn(forget_old_keys, credentials)
     keeper.start()
+    if marks:
+        marks.listener = listener
+        marks.start()
     guardian = start_guardian(tools, redis_client)
     LoopLagProbe("worker", clock, observer).start()
     observer.record(LifecycleReported("push worker", "started", f"{holder}, metrics on port {port}"))
@@ -138,6 +148,8 @@ def run(settings: Settings) -> int:
 
     observer.record(LifecycleReported("push worker", "stopping", f"{pool.busy} rounds under way"))
     guardian.kill(block=False)
+    if marks:
+        marks.stop()
     keeper.stop()
     given_back = pool.drain(DRAIN_S)
     listener.stop()
@@ -243,6 +255,36 @@ def on_signal(credentials: CredentialsCache, schedule: SchedulePort, keeper: Kee
             credentials.forget(told.user_id)
             keeper.key_changed(told.user_id)
             gevent.spawn(wake, told.user_id)
+
+    return on_message
+
+
+def open_marks(
+    settings: Settings,
+    redis_client: object,
+    schedule: SchedulePort,
+    keeper: Keeper,
+    tools: Tools,
+    egresses: Sequence[Egress],
+) -> Marks | None:
+    """None where mark prices are off."""
+    if not settings.bybit_ticker_url:
+        return None
+    prices = TickerFeed(
+        settings.bybit_ticker_url, partial(open_socket, proxy=egresses[0].proxy), tools.clock, tools.observer
+    )
+    look_at = partial(schedule.wake, head_start_s=HINT_HEAD_START_S, hints=CATCH_UP)
+    return Marks(prices, keeper, tools.states, Bases(redis_client), look_at, tools.clock, tools.observer)
+
+
+def both(
+    first: Callable[[bytes, bytes], None], second: Callable[[bytes, bytes], None]
+) -> Callable[[bytes, bytes], None]:
+    """Two that hear the same bus; each passes over what is not meant for it."""
+
+    def on_message(channel: bytes, payload: bytes) -> None:
+        first(channel, payload)
+        second(channel, payload)
 
     return on_message
 
