@@ -164,9 +164,9 @@ class Budget:
         _, now_us, spent_us, wait_us, used = answer[:5]
         received_s = self._clock.monotonic_s()
         delays_s = [int(delay) / 1e6 for delay in answer[5:]]
-        # Redis's clock may have been put back: what it said before would be ahead of it for as long again.
-        went_back = self._granted is not None and int(now_us) < self._granted[0]
-        if delays_s or went_back:
+        # Whoever was granted something goes on learning: where Redis's clock was put, what it said before would look
+        # wrong again and again.
+        if delays_s or self._granted is not None:
             self._granted = int(now_us), int(spent_us), sent_s
         return Grant(
             granted=sum(sizes[: len(delays_s)]),
