@@ -333,3 +333,29 @@ def test_a_fault_that_makes_no_sense_is_refused(desk: Desk, body: dict[str, Any]
 def test_the_client_names_the_reason_of_a_refusal(sim: SimControl) -> None:
     with pytest.raises(ControlError, match="no fault is called 'x'"):
         sim.fault("x")
+
+
+def test_one_fault_follows_another(desk: Desk) -> None:
+    desk.done("POST", "faults", {"kind": "http_status", "options": {"status": 401}, "times": 1})
+    desk.done("POST", "faults", {"kind": "geo_block", "skip": 1, "times": 2})
+    seen = [desk.get(POSITIONS, QUERIES[POSITIONS]) for _ in range(4)]
+    assert [answer.status for answer in seen] == [401, 403, 403, 200]
+    assert seen[0].body() == b"" and b"CloudFront" in seen[1].body()
+
+
+def test_a_request_that_waits_in_a_queue_is_judged_late(desk: Desk) -> None:
+    desk.done("POST", "faults", {"kind": "queued", "options": {"seconds": 4.9}, "times": 1})
+    desk.done("POST", "faults", {"kind": "queued", "options": {"seconds": 5.2}, "skip": 1, "times": 1})
+    fine, late = (desk.get(POSITIONS, QUERIES[POSITIONS]) for _ in range(2))
+    assert (fine.payload["retCode"], fine.delay_s) == (0, 4.9)
+    assert (late.payload["retCode"], late.delay_s) == (10002, 5.2)
+
+
+def test_another_program_of_the_user_takes_a_part_of_his_limit(desk: Desk) -> None:
+    desk.done("POST", "limits", {"taken_by_others": {"1": 48}})
+    assert codes(desk, 3) == [0, 0, 10006]
+    assert codes(desk, 3, user=2) == [0, 0, 0]
+    answer = desk.get(POSITIONS, QUERIES[POSITIONS])
+    assert (answer.headers["X-Bapi-Limit"], answer.headers["X-Bapi-Limit-Status"]) == ("50", "0")
+    desk.clock.advance(1)
+    assert desk.get(POSITIONS, QUERIES[POSITIONS]).headers["X-Bapi-Limit-Status"] == "1"

@@ -206,3 +206,50 @@ def test_a_silent_stream_says_nothing_at_all(opened: Any, sim: SimControl) -> No
     with contextlib.suppress(websocket.WebSocketTimeoutException):
         client.say(op="ping")
     assert client.next()["op"] == "pong"
+
+
+def test_a_client_that_does_not_read_is_cut_off(opened: Any, sim: SimControl) -> None:
+    slow, quick = private(opened, 1), private(opened, 2)
+    assert sim.say_on_streams("x" * 50_000, user=1, times=200) == 1
+    deadline = time.monotonic() + 5
+    while sim.streams()["users"] != [2]:
+        assert time.monotonic() < deadline, "it is still kept"
+        time.sleep(0.01)
+    sim.set_wallet(2, USDC="3")
+    assert quick.next()["topic"] == "wallet"
+    slow.socket.shutdown()
+
+
+def test_a_handshake_is_left_without_an_answer(opened: Any, sim: SimControl) -> None:
+    sim.stream_fault("refuse_handshake", {"hang_s": 30}, times=1)
+    with pytest.raises((websocket.WebSocketTimeoutException, TimeoutError)):
+        websocket.create_connection(sim.base_url.replace("http", "ws") + "/v5/private", timeout=0.2)
+    private(opened)
+
+
+def test_ping_frames_are_answered_unless_the_stream_is_silent(opened: Any, sim: SimControl) -> None:
+    client = private(opened)
+    client.socket.ping("a")
+    assert client.socket.recv_data_frame(control_frame=True)[0] == websocket.ABNF.OPCODE_PONG
+    for kind in ("silent", "no_pong"):
+        number = sim.stream_fault(kind, stream="private")
+        client.socket.ping("b")
+        client.socket.settimeout(0.2)
+        with pytest.raises(websocket.WebSocketTimeoutException):
+            client.socket.recv_data_frame(control_frame=True)
+        sim.clear_stream_faults(number)
+
+
+def test_a_stream_is_closed_with_a_code(opened: Any, sim: SimControl) -> None:
+    client = private(opened)
+    assert sim.drop_streams(stream="private", code=1012) == 1
+    code, data = client.socket.recv_data()
+    assert (code, data[:2]) == (websocket.ABNF.OPCODE_CLOSE, (1012).to_bytes(2, "big"))
+
+
+def test_deleting_an_account_ends_its_streams(opened: Any, sim: SimControl) -> None:
+    client = private(opened, 2)
+    sim.delete_account(2)
+    with pytest.raises((websocket.WebSocketConnectionClosedException, ConnectionError)):
+        client.next()
+    assert sim.streams()["users"] == []
