@@ -27,6 +27,8 @@ from pushserver.bus.connection import REDIS_FAILURES, unavailable
 from pushserver.bus.pauses import OPEN, PROBE_LEASE_S, Gate
 from pushserver.clock import Clock, SystemClock
 
+#: What the exchange counts the requests of an address over.
+ADDRESS_WINDOW_S = 5.0
 #: From the start of a payment until its requests must have been sent; later it is forfeited.
 VALID_S = 0.2
 #: From sending to arriving, at most.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import flask_socketio
@@ -11,6 +12,7 @@ from pushserver import logs
 from pushserver.accounts.store import AccountStore
 from pushserver.bus import keys, signals
 from pushserver.bus.access import AccessList
+from pushserver.bus.budgets import ADDRESS_WINDOW_S, Budget
 from pushserver.bus.connection import connect
 from pushserver.bus.ears import open_ears
 from pushserver.bus.health import HealthStore
@@ -20,9 +22,10 @@ from pushserver.bus.schedule import Schedule
 from pushserver.bus.states import States
 from pushserver.clock import Clock, SystemClock
 from pushserver.exchange.bybit import BybitExchange
+from pushserver.exchange.egress import egress_of, egresses_of
 from pushserver.loop_lag import LoopLagProbe
 from pushserver.metrics import PrometheusObserver
-from pushserver.observers import LifecycleReported, Observers
+from pushserver.observers import LifecycleReported, Observer, Observers
 from pushserver.schema_upgrade import start_upgrade
 from pushserver.settings import Settings
 from pushserver.tokens import tokens_from_settings
@@ -44,7 +47,7 @@ from pushserver.web.sign_in import SignIn
 from pushserver.web.sockets import Sockets
 from pushserver.web.tally import tally_of_process
 from pushserver.web.ticker import Ticker
-from pushserver.web.verifying import GatedVerifier
+from pushserver.web.verifying import Desk, PaidVerifier
 
 
 class SocketIO(flask_socketio.SocketIO):
@@ -109,9 +112,8 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     app = Flask("pushserver", static_folder=None)
     register_error_handlers(app)
     app.register_blueprint(create_health(redis_client, listener))
-    exchange = BybitExchange(settings.bybit_rest_url, settings.bybit_markets, clock, observer)
     limits = LoginLimits(redis_client)
-    verifier = GatedVerifier(exchange, Pauses(redis_client, settings.egress_id), observer)
+    verifier = open_verifier(settings, redis_client, clock, observer)
     services = ApiServices(accounts, tokens, access, limits, verifier, states, health, redis_client, clock, observer)
     app.register_blueprint(create_api(services, settings.cors_origins))
     if settings.console:
@@ -134,3 +136,17 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
 def create_app_from_environment() -> Any:
     """For the door: ``gunicorn.conf.py`` has already refused a wrong environment."""
     return create_app(Settings.from_env())
+
+
+def open_verifier(settings: Settings, redis_client: object, clock: Clock, observer: Observer) -> PaidVerifier:
+    """Asks about keys as the push workers ask about accounts: by the same addresses, out of the same budgets."""
+    egresses = egresses_of(settings.egress_id, settings.egress_proxies)
+    desks = [
+        Desk(
+            BybitExchange(settings.bybit_rest_url, settings.bybit_markets, clock, observer, proxy=egress.proxy),
+            Budget(redis_client, egress.name, settings.bybit_ip_requests_per_5s, ADDRESS_WINDOW_S, clock=clock),
+            Pauses(redis_client, egress.name),
+        )
+        for egress in egresses
+    ]
+    return PaidVerifier(desks, partial(egress_of, egresses=egresses), clock, observer)

@@ -17,7 +17,7 @@ from pushserver import logs
 from pushserver.accounts.store import AccountStore
 from pushserver.bus import keys, signals
 from pushserver.bus.bases import Bases
-from pushserver.bus.budgets import Budget
+from pushserver.bus.budgets import ADDRESS_WINDOW_S, Budget
 from pushserver.bus.connection import connect
 from pushserver.bus.ears import open_ears
 from pushserver.bus.homes import Homes
@@ -55,8 +55,6 @@ logger = logging.getLogger(__name__)
 EXIT_STOPPED = 0
 EXIT_SETTINGS_WRONG = 2
 EXIT_FORCED = 130
-#: The exchange counts the requests of an address in windows of this length.
-BUDGET_WINDOW_S = 5.0
 #: How long the start waits for the database, so that its first connection is open before anybody is in a hurry.
 OPEN_DATABASE_S = 2.0
 #: How long rounds under way may take once the worker is told to stop.
@@ -186,7 +184,7 @@ def open_exchange(settings: Settings, egress: Egress, clock: Clock, observer: Ob
 
 
 def budget_of(settings: Settings, redis_client: object, egress: Egress, clock: Clock) -> Budget:
-    return Budget(redis_client, egress.name, settings.bybit_ip_requests_per_5s, BUDGET_WINDOW_S, clock=clock)
+    return Budget(redis_client, egress.name, settings.bybit_ip_requests_per_5s, ADDRESS_WINDOW_S, clock=clock)
 
 
 def open_keeper(

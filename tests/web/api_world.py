@@ -41,7 +41,7 @@ class FakeExchange:
         self.asked: list[Credentials] = []
         self.time_left_s = 0.0
 
-    def key_information(self, credentials: Credentials, deadline_s: float) -> Mapping[str, Any]:
+    def key_information(self, user_id: int, credentials: Credentials, deadline_s: float) -> Mapping[str, Any]:
         self.asked.append(credentials)
         self.time_left_s = deadline_s - self.clock.monotonic_s()
         if isinstance(self.answer, Exception):

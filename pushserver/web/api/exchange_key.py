@@ -76,7 +76,7 @@ def _verified_and_stored(services: ApiServices, user_id: int, credentials: Crede
     services.limits.begin(subject)
     try:
         information = services.verifier.key_information(
-            credentials, services.clock.monotonic_s() + VERIFICATION_LIMIT_S
+            user_id, credentials, services.clock.monotonic_s() + VERIFICATION_LIMIT_S
         )
         now_s = services.clock.wall_ms() // 1000
         facts = read_facts(information, now_s)
@@ -100,7 +100,8 @@ def _asked_about(services: ApiServices, user_id: int, summary: KeySummary) -> Ke
         credentials = services.accounts.credentials(user_id)
         if credentials is None or credentials.version != summary.version:
             return summary
-        information = services.verifier.key_information(credentials, services.clock.monotonic_s() + LOOK_LIMIT_S)
+        deadline_s = services.clock.monotonic_s() + LOOK_LIMIT_S
+        information = services.verifier.key_information(user_id, credentials, deadline_s)
         facts = read_facts(information, services.clock.wall_ms() // 1000)
         summary = services.accounts.set_key_facts(user_id, credentials.version, facts) or summary
         if summary.version == credentials.version:

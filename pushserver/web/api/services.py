@@ -18,7 +18,7 @@ from pushserver.tokens import Tokens
 
 
 class KeyVerifier(Protocol):
-    def key_information(self, credentials: Credentials, deadline_s: float) -> Mapping[str, Any]:
+    def key_information(self, user_id: int, credentials: Credentials, deadline_s: float) -> Mapping[str, Any]:
         """The exchange's own description of a key (the ``result`` object of Bybit's query-api).
 
         ``deadline_s`` is a reading of the monotonic clock. Raises ExchangeError, KeyRefused for a bad key.
