@@ -156,6 +156,10 @@ class SimControl:
         ``connects`` and ``most_connects`` by address in a window, counts."""
         return self.call("GET", "streams")
 
+    def streams_of(self, user: int) -> list[Json]:
+        """``conn_id``, ``topics`` and ``quiet_s`` (since the client last spoke) of each private stream of a user."""
+        return list(self.call("GET", f"streams/{user}")["streams"])
+
     def limit_streams(self, connects: int) -> Json:
         """So many new connections of one address in five minutes."""
         return self.call("POST", "streams", {"connects": connects})

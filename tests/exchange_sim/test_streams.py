@@ -153,6 +153,8 @@ def test_tickers_come_whole_first_and_then_as_what_changed(opened: Any, sim: Sim
 def test_connections_are_dropped_refused_and_counted(opened: Any, sim: SimControl) -> None:
     client = private(opened)
     assert sim.streams()["users"] == [1]
+    (stream,) = sim.streams_of(1)
+    assert stream["topics"] == ["execution", "order", "position", "wallet"] and stream["quiet_s"] < 5
     assert sim.drop_streams(user=1) == 1
     with pytest.raises((websocket.WebSocketConnectionClosedException, ConnectionError)):
         client.next()

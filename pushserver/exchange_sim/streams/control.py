@@ -28,13 +28,23 @@ class StreamControl:
     def verbs(self) -> Verbs:
         """(method, first path segment) to what it does, for the control API."""
         return {
-            ("GET", "streams"): lambda path, body: self._hub.report(),
+            ("GET", "streams"): self._read,
             ("POST", "streams"): self._set_limits_or_say,
             ("DELETE", "streams"): self._drop,
             ("GET", "stream-faults"): self._read_faults,
             ("POST", "stream-faults"): self._set_fault,
             ("DELETE", "stream-faults"): self._clear_faults,
         }
+
+    def _read(self, path: list[str], body: Json) -> Any:
+        if not path:
+            return self._hub.report()
+        now_s = self._world.clock.monotonic_s()
+        streams = [
+            {"conn_id": each.connection_id, "topics": sorted(each.topics), "quiet_s": now_s - each.heard_s}
+            for each in self._hub.chosen("private", int(path[0]))
+        ]
+        return {"streams": streams}
 
     def _set_limits_or_say(self, path: list[str], body: Json) -> Any:
         if path == ["say"]:
