@@ -255,3 +255,15 @@ def test_deleting_an_account_ends_its_streams(opened: Any, sim: SimControl) -> N
     with pytest.raises((websocket.WebSocketConnectionClosedException, ConnectionError)):
         client.next()
     assert sim.streams()["users"] == []
+
+
+def test_delayed_messages_keep_their_order(opened: Any, sim: SimControl) -> None:
+    client = private(opened)
+    sim.stream_fault("delay", {"seconds": 0.1}, user=1)
+    for amount in range(40):
+        sim.set_wallet(1, USDC=str(amount + 1_000_000))
+    balances = [int(client.until("wallet")["data"][0]["coin"][0]["walletBalance"]) for _ in range(40)]
+    assert balances == sorted(balances)
+    trade = {"symbol": "BTCUSD", "side": "Buy", "quantity": "1"}
+    sim.change(1, trade=[trade])
+    assert [client.next()["topic"] for _ in range(4)] == ["order", "execution", "position", "wallet"]

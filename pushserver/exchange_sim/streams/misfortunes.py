@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -57,6 +58,7 @@ class Misfortune:
     until_s: float | None = None
     probability: float = 1.0
     held: WeakKeyDictionary[Any, str] = field(default_factory=WeakKeyDictionary)
+    waiting: WeakKeyDictionary[Any, deque[str]] = field(default_factory=WeakKeyDictionary)
 
     def description(self) -> dict[str, Any]:
         names = ("number", "kind", "options", "stream", "user", "times", "until_s", "probability")
@@ -139,7 +141,13 @@ class Misfortunes:
                 return []
             texts.append(held)
         if (delayed := self.drawn("delay", target)) is not None:
-            for each in texts:
-                gevent.spawn_later(delayed.options["seconds"], target.outlet.send, each)
+            self._send_later(delayed, target, texts)
             return []
         return texts
+
+    def _send_later(self, fault: Misfortune, target: Receiver, texts: list[str]) -> None:
+        """Timers that are due together fire in any order: each sends whatever has waited longest."""
+        waiting = fault.waiting.setdefault(target, deque())
+        for each in texts:
+            waiting.append(each)
+            gevent.spawn_later(fault.options["seconds"], lambda: target.outlet.send(waiting.popleft()))
