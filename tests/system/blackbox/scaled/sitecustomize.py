@@ -9,7 +9,7 @@ import importlib.machinery
 import os
 import sys
 
-MODULE, CONSTANT = "pushserver.exchange.bybit_errors", "BAN_S"
+MODULE, CONSTANT = "pushserver.exchange.answers_table", "BAN_S"
 
 
 class _Scaler(importlib.abc.MetaPathFinder):
