@@ -239,7 +239,7 @@ def test_a_burst_and_forgeries_are_sent_past_all_faults(desk: Desk) -> None:
     told = paper(attached(desk))
     desk.done("POST", "stream-faults", {"kind": "mute"})
     assert desk.done("POST", "streams/say", {"what": "redundant", "user": 1, "times": 50}) == {"streams": 1}
-    assert len(told.rows("position")) == 50
+    assert len(told.rows("position")) == 50 == len({message["id"] for message in told.messages})
     desk.done("POST", "streams/say", {"what": "forged_wallet"})
     assert told.messages[-1]["id"].startswith("999999999")
     assert desk.control("POST", "streams/say", {"what": "nothing"}).status == 400

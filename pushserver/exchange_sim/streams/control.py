@@ -68,9 +68,8 @@ class StreamControl:
         text = None if what is not None else text_of(body, "text")
         told = self._hub.chosen(stream_of(body), user_in(body))
         for session in told:
-            content = FORGERIES[what](self._world, session.user) if what is not None else str(text)
-            for _ in range(times):
-                session.outlet.send(content)
+            for number in range(times):
+                session.outlet.send(text or FORGERIES[str(what)](self._world, session.user, number))
         return {"streams": len(told)}
 
     def _drop(self, path: list[str], body: Json) -> Any:
