@@ -54,7 +54,7 @@ class Exchange:
     def step(self, elapsed_s: float) -> None:
         """One step of market and customers, as far as they are not frozen."""
         world = self.world
-        self.hub.close_idle()
+        self.hub.tend()
         if not world.market_frozen:
             world.change_market(walk(world.market, world.chance, elapsed_s), {}, "walk")
         if not world.activity_frozen:

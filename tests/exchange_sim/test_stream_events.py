@@ -309,3 +309,23 @@ def test_chance_follows_the_seed() -> None:
 
     assert struck(1) == struck(1) != struck(2)
     assert 0 < len(struck(1)) < 30
+
+
+def test_a_symbol_that_stands_still_is_heard_of_all_the_same(desk: Desk) -> None:
+    hub = desk.exchange.hub
+    session = PublicSession(desk.world, Paper(), 9, hub.misfortunes, 600.0, category="linear")
+    hub._public[session] = None
+    session.receive('{"op":"subscribe","args":["tickers.BTCUSDT"]}')
+    told = paper(session).messages
+    told.clear()
+    for _ in range(5):
+        desk.clock.advance(6)
+        desk.exchange.step(0.5)
+    assert [message["data"].keys() for message in told] == [{"symbol", "bid1Size"}]
+    desk.done("POST", "market", {"marks": {"BTCUSDT": "61451"}})
+    assert told[-1]["data"]["markPrice"] == "61451"
+    session.receive('{"op":"unsubscribe","args":["tickers.BTCUSDT"]}')
+    told.clear()
+    desk.clock.advance(30)
+    desk.exchange.step(0.5)
+    assert told == []

@@ -24,7 +24,7 @@ PRIVATE_PATH = "/v5/private"
 PUBLIC_PATHS = {"/v5/public/linear": "linear", "/v5/public/inverse": "inverse"}
 #: Without a word of the client a stream is closed after so long; a URL parameter shortens it.
 IDLE_S = 600.0
-IDLE_CHECK_S = 5.0
+TEND_EVERY_S = 5.0
 ACTIVE_TIME = re.compile(r"([0-9]{1,3})([sm])")
 TOO_MANY = "Too many connections, please try again later"
 
@@ -50,7 +50,7 @@ class Hub:
         self._public: dict[PublicSession, None] = {}
         self._of_user: dict[int, list[PrivateSession]] = {}
         self._numbers = 0
-        self._idle_checked_s = self._world.clock.monotonic_s()
+        self._tended_s = self._world.clock.monotonic_s()
 
     def serves(self, path: str) -> bool:
         return path == PRIVATE_PATH or path in PUBLIC_PATHS
@@ -112,12 +112,14 @@ class Hub:
         for session in list(self._public):
             session.market_moved(symbols)
 
-    def close_idle(self) -> None:
-        """To be called now and then."""
+    def tend(self) -> None:
+        """To be called now and then: ends streams that are quiet, keeps tickers that are quiet heard."""
         now_s = self._world.clock.monotonic_s()
-        if now_s < self._idle_checked_s + IDLE_CHECK_S:
+        if now_s < self._tended_s + TEND_EVERY_S:
             return
-        self._idle_checked_s = now_s
+        self._tended_s = now_s
+        for ticker in list(self._public):
+            ticker.beat(now_s)
         for session in [each for each in self._sessions if now_s - each.heard_s > each.idle_s]:
             self.counts["idle_closed"] += 1
             session.outlet.close(1000)

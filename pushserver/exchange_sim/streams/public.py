@@ -11,6 +11,9 @@ from pushserver.exchange_sim.world import World
 
 FUNDING_PERIOD_MS = 8 * 3_600_000
 PREFIX = "tickers."
+#: Something about a contract always changes: a symbol whose mark stands still is heard of so often all the same.
+BEAT_S = 20.0
+SIZES = ("3.2", "3.3")
 
 
 class PublicSession(Session):
@@ -22,6 +25,7 @@ class PublicSession(Session):
         super().__init__(world, outlet, number, misfortunes, idle_s)
         self._category = category
         self._told: dict[str, Message] = {}
+        self._told_s: dict[str, float] = {}
         self._sequence = 0
 
     def market_moved(self, symbols: Iterable[str]) -> None:
@@ -33,6 +37,13 @@ class PublicSession(Session):
                 self._told[symbol] = row
                 if changed:
                     self._tell(symbol, "delta", {"symbol": symbol} | changed)
+
+    def beat(self, now_s: float) -> None:
+        """A change of the order book for every symbol that was quiet for a while; to be called now and then."""
+        for symbol in [each for each, at_s in self._told_s.items() if now_s >= at_s + BEAT_S]:
+            size = SIZES[self._told[symbol]["bid1Size"] == SIZES[0]]
+            self._told[symbol]["bid1Size"] = size
+            self._tell(symbol, "delta", {"symbol": symbol, "bid1Size": size})
 
     def _subscribe(self, request: Message) -> None:
         topics = arguments_of(request)
@@ -53,6 +64,7 @@ class PublicSession(Session):
     def _unsubscribe(self, request: Message) -> None:
         for topic in arguments_of(request):
             self._told.pop(topic.removeprefix(PREFIX), None)
+            self._told_s.pop(topic.removeprefix(PREFIX), None)
         super()._unsubscribe(request)
 
     def _ping(self, request: Message) -> None:
@@ -61,6 +73,7 @@ class PublicSession(Session):
 
     def _tell(self, symbol: str, kind: str, data: Message) -> None:
         self._sequence += 1
+        self._told_s[symbol] = self.world.clock.monotonic_s()
         topic = f"{PREFIX}{symbol}"
         self.tell({"topic": topic, "type": kind, "data": data, "cs": self._sequence, "ts": self.world.now_ms()})
 
