@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pushserver import observers as o
+from pushserver.errors import Whose
 from pushserver.events import CLIENT_EVENTS
 from pushserver.exchange.port import Endpoint
 from pushserver.model import DataType, Freshness
@@ -124,6 +125,10 @@ CATALOGUE = (
          {o.UsersClaimed: "lag_s"}, buckets=LAG_BUCKETS),
     _row("fetch_requests_total", COUNTER, WORKER, "Requests to the exchange.", {o.RequestAnswered: 1},
          endpoint=ENDPOINTS, result=("ok", *FETCH_CODES)),
+    _row("fetch_refusals_total", COUNTER, WORKER, "Requests to the exchange that failed, by whose problem it is.",
+         {o.RequestAnswered: lambda record: 1 if record.whose else None}, whose=tuple(Whose)),
+    _row("exchange_clock_offset_seconds", GAUGE, WORKER, "The exchange's clock less ours: alarm beyond 1 or -1.",
+         {o.ExchangeClockMeasured: "offset_s"}, verb="set"),
     _row("fetch_request_seconds", HISTOGRAM, WORKER, "Time until a request to the exchange was answered or given up.",
          {o.RequestAnswered: "duration_s"}, buckets=REQUEST_BUCKETS, endpoint=ENDPOINTS),
     _row("fetch_rounds_total", COUNTER, WORKER, "Fetch rounds, one per user and turn.", {o.RoundFinished: 1},

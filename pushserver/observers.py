@@ -27,6 +27,7 @@ from pushserver.stream_records import (
 from pushserver.worker_records import (
     AddressPaused as AddressPaused,
     BudgetMeasured as BudgetMeasured,
+    ExchangeClockMeasured as ExchangeClockMeasured,
     FetchFailed as FetchFailed,
     FreshnessChanged as FreshnessChanged,
     KeyChecked as KeyChecked,

@@ -22,11 +22,19 @@ class UsersClaimed(Record):
 
 @dataclass(frozen=True, slots=True)
 class RequestAnswered(Record):
-    """One HTTP request to the exchange: ``result`` is ``ok`` or an error's code."""
+    """One HTTP request to the exchange: ``result`` is ``ok`` or an error's code, ``whose`` then the problem's owner."""
 
     endpoint: str
     result: str
     duration_s: float
+    whose: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeClockMeasured(Record):
+    """The exchange's clock is ``offset_s`` ahead of ours; told when that changes."""
+
+    offset_s: float
 
 
 @dataclass(frozen=True, slots=True)

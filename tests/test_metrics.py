@@ -47,6 +47,7 @@ ONE_OF_EACH = (
     o.LoginAttempted("ok", 0.05),
     o.LifecycleReported("web", "started"),
     o.LoopLagMeasured("web", {0.002: 3}),
+    o.ExchangeClockMeasured(0.2),
     o.RequestsPaid(3, 0.05),
     o.PaymentForfeited(3),
     o.BudgetMeasured(headroom=0.6, is_short=True, is_paused=False),
@@ -108,6 +109,14 @@ def test_every_record_of_the_program_changes_some_metric() -> None:
     ("side", "record", "expected"),
     [
         (WORKER, ONE_OF_EACH[1], {"push_fetch_requests_total endpoint=positions result=ok": 1}),
+        (
+            WORKER,
+            o.RequestAnswered("positions", "key_expired", 0.03, "key"),
+            {
+                "push_fetch_requests_total endpoint=positions result=key_expired": 1,
+                "push_fetch_refusals_total whose=key": 1,
+            },
+        ),
         (WORKER, ONE_OF_EACH[2], {"push_fetch_round_requests_total": 2, "push_fetch_rounds_total result=ok": 1}),
         (WORKER, ONE_OF_EACH[3], {"push_fetch_errors_total code=key_invalid type=pnl": 1}),
         (WORKER, ONE_OF_EACH[5], {"push_freshness_changes_total state=stopped type=orders": 1}),

@@ -11,6 +11,8 @@ from __future__ import annotations
 LARGEST_NUDGE_MS = 2_000
 #: From here on the operator should know: the exchange forgives one second at most.
 ALARMING_MS = 1_000
+#: Smaller changes are not worth telling.
+NEWS_MS = 100
 
 
 class ClockOffset:
@@ -18,6 +20,7 @@ class ClockOffset:
 
     def __init__(self) -> None:
         self._offset_ms = 0
+        self._told_ms: int | None = None
 
     @property
     def offset_ms(self) -> int:
@@ -35,6 +38,13 @@ class ClockOffset:
 
     def is_alarming(self) -> bool:
         return abs(self._offset_ms) > ALARMING_MS
+
+    def news(self) -> int | None:
+        """The offset, if it was never told or is another than was told last."""
+        if self._told_ms is not None and abs(self._offset_ms - self._told_ms) < NEWS_MS:
+            return None
+        self._told_ms = self._offset_ms
+        return self._offset_ms
 
     def _nearest(self, sent_ms: int, received_ms: int, server_ms: int) -> int:
         """The value nearest to the present estimate that the two ends of the request allow."""

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 
 from pushserver.clock import Clock
 from pushserver.errors import AddressBanned, AnswerMalformed, ClockSkew, ExchangeError, ExchangeUnavailable, KeyRefused
+from pushserver.exchange.answers_table import AHEAD
 from pushserver.exchange.bybit_errors import RawAnswer, envelope_of, time_of
 from pushserver.exchange.clock_offset import ClockOffset
 from pushserver.exchange.port import Endpoint, Pay, unpaid
@@ -21,12 +21,13 @@ from pushserver.exchange.pybit_client import Pybit
 from pushserver.exchange.transport import Transport
 from pushserver.feeds.numbers import rows_at
 from pushserver.model import Credentials
-from pushserver.observers import Observer, RequestAnswered
+from pushserver.observers import ExchangeClockMeasured, Observer, RequestAnswered
 
 logger = logging.getLogger(__name__)
 
-#: A stamp further ahead of our own clock would block the figures that follow it.
+#: A stamp further ahead of what we take for the exchange's time would block the figures that follow it.
 MOST_AHEAD_MS = 5_000
+UNAUTHORISED = 401
 API_KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -79,9 +80,12 @@ class Conversation:
         self._pay = pay
         self._may_resynchronise = credentials is not None
         self._must_ask_the_time = False
+        self._may_recheck_key = credentials is not None
 
     def ask(self, **parameters: object) -> Mapping[str, Any]:
         """The envelope of a successful answer; a request refused for its time is signed again, once in a call.
+
+        A key that is refused at the door (HTTP 401, which says nothing more) is looked at twice before it is believed.
 
         Raises:
             ExchangeError: anything else.
@@ -91,10 +95,15 @@ class Conversation:
         except ClockSkew:
             if not self._may_resynchronise:
                 raise
-        self._may_resynchronise = False
+            self._may_resynchronise = False
+        except KeyRefused as error:
+            if error.exchange_code != UNAUTHORISED or not self._may_recheck_key:
+                raise
+            self._may_recheck_key = False
         if self._must_ask_the_time:
+            self._must_ask_the_time = False
             self._ask_the_time()
-        return self._ask_once(parameters)
+        return self.ask(**parameters)
 
     def ask_result(self, **parameters: object) -> Mapping[str, Any]:
         """Like ``ask``, for answers whose stamp counts: the envelope's ``result`` object."""
@@ -131,15 +140,15 @@ class Conversation:
     def send(self, request: Any, timeout: float) -> Response:
         clock = self._line.clock
         started_s, sent_ms = clock.monotonic_s(), clock.wall_ms()
-        result = "ok"
+        result, whose = "ok", ""
         try:
             body, headers = self._exchange(request, sent_ms)
         except ExchangeError as error:
-            result = error.code
+            result, whose = error.code, error.whose.value
             raise
         finally:
             duration_s = clock.monotonic_s() - started_s
-            self._line.observer.record(RequestAnswered(self._endpoint.value, result, duration_s))
+            self._line.observer.record(RequestAnswered(self._endpoint.value, result, duration_s, whose))
         return Response(body, headers, timedelta(seconds=duration_s))
 
     def _ask_once(self, parameters: Mapping[str, object]) -> Mapping[str, Any]:
@@ -165,10 +174,8 @@ class Conversation:
             raise ExchangeUnavailable(
                 "The time for this request was used up.", code="exchange_timeout", endpoint=self._endpoint.value
             )
-        parts = urlsplit(request.url)
-        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
         self.requests += 1
-        raw = line.transport.get(self._endpoint, target, request.headers, min(left_s, line.request_timeout_s))
+        raw = line.transport.get(self._endpoint, request.url, request.headers, min(left_s, line.request_timeout_s))
         self.last_headers = raw.headers
         try:
             envelope = envelope_of(self._endpoint, raw, line.server_now_ms())
@@ -183,15 +190,17 @@ class Conversation:
         return envelope, raw.headers
 
     def _check_time(self, envelope: Mapping[str, Any], sent_ms: int) -> None:
-        stamp_ms, now_ms = time_of(envelope), self._line.clock.wall_ms()
+        stamp_ms, now_ms, offset = time_of(envelope), self._line.clock.wall_ms(), self._line.offset
         if stamp_ms is None:
             return
-        if stamp_ms > now_ms + MOST_AHEAD_MS:
-            raise self.malformed("it is stamped ahead of our time", "exchange_time_ahead")
         if self._endpoint is Endpoint.SERVER_TIME:
-            self._line.offset.correct(sent_ms, now_ms, stamp_ms)
+            # Whatever it says: it is our clock that may have jumped, and this is what puts it right.
+            offset.correct(sent_ms, now_ms, stamp_ms)
+        elif stamp_ms > now_ms + offset.offset_ms + MOST_AHEAD_MS:
+            raise self.malformed("it is stamped ahead of our time", AHEAD.code)
         else:
-            self._line.offset.learn(sent_ms, now_ms, stamp_ms)
+            offset.learn(sent_ms, now_ms, stamp_ms)
+        self._tell_offset()
 
     def _resynchronise(self, raw: RawAnswer, sent_ms: int) -> None:
         """A refusal for the time tells the time; one that does not costs a question."""
@@ -201,7 +210,7 @@ class Conversation:
             line.offset.correct(sent_ms, line.clock.wall_ms(), stamp_ms)
         else:
             self._must_ask_the_time = True
-        self._tell_alarming_offset()
+        self._tell_offset()
 
     def _ask_the_time(self) -> None:
         asking = Conversation(self._line, Endpoint.SERVER_TIME, None, self._deadline_s)
@@ -210,9 +219,12 @@ class Conversation:
             asking.ask()
         finally:
             self.requests += asking.requests
-        self._tell_alarming_offset()
 
-    def _tell_alarming_offset(self) -> None:
+    def _tell_offset(self) -> None:
         offset = self._line.offset
+        offset_ms = offset.news()
+        if offset_ms is None:
+            return
+        self._line.observer.record(ExchangeClockMeasured(offset_ms / 1000))
         if offset.is_alarming():
-            logger.warning("this machine's clock is %+d ms off the exchange's", -offset.offset_ms)
+            logger.warning("this machine's clock is %+d ms off the exchange's", -offset_ms)

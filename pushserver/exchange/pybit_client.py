@@ -5,10 +5,10 @@ pybit builds the query, signs and checks; its ``client`` attribute is the seam w
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from pybit.unified_trading import HTTP
 
@@ -83,7 +83,8 @@ class Pybit:
             logger.removeHandler(handler)
         template.client.close()
         template.client = None
-        template.endpoint = rest_url
+        # Whom to ask is the transport's business: what it is given are targets.
+        template.endpoint = urlsplit(rest_url).path.rstrip("/")
         self._template = template
 
     def get(
@@ -95,7 +96,9 @@ class Pybit:
         parameters: Mapping[str, object],
     ) -> Mapping[str, Any]:
         """The envelope that ``client`` brought back. Raises what ``client`` raises, and pybit's own exceptions."""
-        bound = copy.copy(self._template)
+        # A third of what copy.copy costs, at each request.
+        bound = PybitClient.__new__(PybitClient)
+        bound.__dict__.update(self._template.__dict__)
         bound.client = client
         bound.stamp_ms = stamp_ms
         if credentials is not None:

@@ -241,7 +241,7 @@ from pushserver.clock import SystemClock
 from pushserver.exchange.bybit import BybitExchange
 from pushserver.exchange_sim.credentials import demo_credentials
 from pushserver.model import Credentials, Market, Secret
-from pushserver.observers import RecordingObserver
+from pushserver.observers import RecordingObserver, RequestAnswered
 
 clock, observer = SystemClock(), RecordingObserver()
 exchange = BybitExchange(sys.argv[1], (Market("linear", "USDT"),), clock, observer)
@@ -253,7 +253,8 @@ def call(number):
     return seen["userID"] == number % 40 + 1 and seen["apiKey"] == api_key
 
 results = gevent.pool.Pool(100).map(call, range(1000))
-print(sum(results), len(observer.records), {record.result for record in observer.records})
+answered = [record for record in observer.records if isinstance(record, RequestAnswered)]
+print(sum(results), len(answered), {record.result for record in answered})
 """
 
 
