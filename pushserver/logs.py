@@ -211,6 +211,11 @@ LINES: Mapping[type[observers.Record], Line] = {
     observers.BusStateChanged: Line(
         "bus_state", lambda record: logging.INFO if record.state == "connected" else logging.ERROR, "state"
     ),
+    observers.StreamEnded: Line(
+        "stream_ended", lambda record: logging.DEBUG if record.reason == "stopped" else logging.INFO, "reason"
+    ),
+    observers.TickerEnded: Line("ticker_ended", _always(logging.WARNING), "reason"),
+    observers.HomesSwept: Line("homes_swept", _always(logging.WARNING), "homes"),
     observers.BusMessageDropped: Line("bus_message_dropped", _always(logging.WARNING), "reason"),
     observers.LoginAttempted: Line("login", _always(logging.INFO), "result"),
     observers.LifecycleReported: Line("lifecycle", _always(logging.INFO), "state"),

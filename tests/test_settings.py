@@ -52,6 +52,8 @@ def problems(**environ: str) -> list[str]:
             {DataType.BALANCE: 10, DataType.POSITIONS: 5, DataType.PNL: 5, DataType.ORDERS: 15},
         ),
         ("bybit_ip_requests_per_5s", 480),
+        ("bybit_stream_connects_per_5min", 400),
+        ("max_streams_per_worker", 1_000),
         ("egress_id", socket.gethostname()),
         ("worker_concurrency", 100),
         ("web_concurrency", 2),
