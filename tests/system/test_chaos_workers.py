@@ -187,6 +187,44 @@ def test_P9_everything_is_replaced_in_turn_and_nobody_falls_behind(run: ChaosRun
     assert rolling.p99 <= 2 * calm.p99
 
 
+def in_use(run: ChaosRun) -> tuple[int, int]:
+    """Bytes of memory and descriptors of all processes of the product that live."""
+    masters = [psutil.Process(process.pid) for process in (run.stack.web, *living(run))]
+    processes = [one for master in masters for one in (master, *master.children(recursive=True))]
+    return sum(one.memory_info().rss for one in processes), sum(one.num_fds() for one in processes)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.skipif(not NIGHTLY, reason="takes ten minutes: PUSHSERVER_NIGHTLY=1")
+def test_P10_ten_minutes_of_random_deaths_and_freezes(run: ChaosRun) -> None:
+    until_s = run.now() + 600.0
+    memory, descriptors = in_use(run)
+    while run.now() < until_s:
+        with row(run, 40.0):
+            run.random_moment(20.0)
+            how = run.chance.choice((signal.SIGKILL, signal.SIGSTOP))
+            pid = run.chance.choice([worker.pid for worker in living(run)] + run.stack.web.children())
+            with run.during("P10", f"{how.name} of {pid}"):
+                os.kill(pid, how)
+                if how == signal.SIGSTOP:
+                    run.let_pass(run.chance.uniform(1.0, 15.0))
+                    os.kill(pid, signal.SIGCONT)
+                else:
+                    wait_until(lambda pid=pid: not is_alive(pid), 10, "the process to die")
+            while len(living(run)) < 2:
+                start_worker(run)
+    memory_after, descriptors_after = in_use(run)
+    print(f"P10 memory {memory >> 20} to {memory_after >> 20} MiB, descriptors {descriptors} to {descriptors_after}")
+    assert memory_after <= 1.1 * memory
+    assert descriptors_after <= 1.1 * descriptors
+
+
 def test_M3_I06_a_push_worker_whose_clock_jumps_by_an_hour_goes_on_as_before(run: ChaosRun) -> None:
     found = sorted(Path("/").glob(LIBFAKETIME))
     require(found, "libfaketime is not installed (Debian: faketime)")
