@@ -46,11 +46,18 @@ class _Unreadable(Exception):
     """The answer's body is packed in a way nobody asked for, or badly."""
 
 
+class _Headers(dict[str, str]):
+    """By lower-case name, the last of several; geventhttpclient's own keeps the order and the spelling, for a price."""
+
+    def add(self, name: str, value: str) -> None:
+        self[name.lower()] = value
+
+
 class _Parser(HTTPResponse):
     """Takes one final answer; bytes of a second one are a violation."""
 
     def __init__(self) -> None:
-        super().__init__(method="GET")
+        super().__init__(method="GET", headers_type=_Headers)
         self.body = bytearray()
         self.is_whole = False
 
@@ -137,7 +144,7 @@ class Transport:
                 self._connections.give_back(connection)
             else:
                 self._connections.discard(connection)
-        headers = {name.lower(): str(value) for name, value in parser.items()}
+        headers: Mapping[str, str] = parser.info()
         body = _unpacked(bytes(parser.body), headers.get("content-encoding", ""))
         return RawAnswer(parser.get_code(), headers, body)
 
