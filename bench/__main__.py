@@ -13,9 +13,13 @@ from pathlib import Path
 
 import click
 
-from bench import fanout, fetching, report
+from bench import fanout, fetch, fetching, report
 from bench.command import run_command, tell
 from bench.fanout_plot import draw
+
+
+#: Whose rounds are compared with plain calls; more would make no difference.
+ROUND_USERS = 50
 
 
 @click.command()
@@ -40,6 +44,8 @@ def main(
         draw(results["fanout"], output.with_name("fanout.png"))
     if only != "fanout":
         results["fetch"] = fetching.compare(fetch_users, fetch_seconds, runs, not no_peers, tell)
+        if not no_peers:
+            results["round"] = fetch.compare(ROUND_USERS, fetch_seconds / 2, runs, tell)
     results["took_s"] = round(time.monotonic() - started_s)
     report.write(results, output)
     print(report.table(results))

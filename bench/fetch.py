@@ -106,7 +106,10 @@ def compare(users: int, seconds: float, runs: int, say: Callable[[str], None]) -
     """``runs`` of each, interleaved; medians of CPU µs per round, their ratio, and whether the goal is met."""
     with TemporaryDirectory(prefix="bench-") as folder, exchange(users, Path(folder)) as (url, _):
         SimControl(url).freeze()
-        sides = {"pushserver": ProjectRounds(url, users), "plain pybit": PlainRounds(url, users)}
+        sides: dict[str, ProjectRounds | PlainRounds] = {
+            "pushserver": ProjectRounds(url, users),
+            "plain pybit": PlainRounds(url, users),
+        }
         for side in sides.values():
             for number in range(users):
                 side.run(number)
