@@ -118,6 +118,9 @@ class StreamSocket:
         except _TooLong as error:
             raise StreamLost(Loss.BROKEN, "a message is too long") from error
         except Exception as error:
+            if self._guarded is None:
+                # A TLS socket that is closed under its reader raises all kinds of things.
+                raise StreamLost(Loss.CLOSED) from None
             # The library is not written for hostile peers; whatever it stumbles over ends this stream alone.
             logger.exception("a stream's frame could not be read")
             raise StreamLost(Loss.BROKEN, type(error).__name__) from error
