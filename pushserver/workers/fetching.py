@@ -17,6 +17,7 @@ from pushserver.exchange.port import Answer
 from pushserver.model import Credentials, DataType, Freshness
 from pushserver.workers import committing, failing, stopping
 from pushserver.workers.asking import Silenced
+from pushserver.workers.hints import hinted
 from pushserver.workers.memo import Resource
 from pushserver.workers.plan import RoundPlan
 from pushserver.workers.round_state import RoundState, midnight_ms
@@ -65,8 +66,9 @@ class Round:
         if credentials is None:
             return self._stopped() if memo.stop else self._end()
         memo.use_key(credentials.version)
-        moment = state.moment()
-        plan = RoundPlan(memo, state.watched, moment, state.tools.timing)
+        moment, hints = state.moment(), hinted(state.claim.hints)
+        memo.hinted(hints, moment.now_ms)
+        plan = RoundPlan(memo, state.watched, moment, state.tools.timing, hints)
         due = state.tools.timing.due_types(memo, state.watched, moment)
         refused = self._read_all(plan, credentials, moment)
         if not state.tools.credentials.is_current(state.user_id, credentials.version):
@@ -94,7 +96,7 @@ class Round:
             now_ms = state.now_ms()
             for data_type in state.watched:
                 row = state.memo.types[data_type]
-                late = now_ms >= state.tools.timing.late_at_ms(state.memo, data_type)
+                late = now_ms >= state.tools.timing.late_at_ms(state.memo, data_type, state.claim.live)
                 if late and row.status in ("", Freshness.LIVE.value):
                     self._publish(data_type, Freshness.DELAYED, ExchangeUnavailable.code)
 
@@ -155,6 +157,7 @@ class Round:
     def _learn(self, plan: RoundPlan, resource: Resource, answer: Answer, moment: Moment) -> None:
         """Give the plan what it decides by; figures that cannot be had spoil pnl alone."""
         state, figures, rows = self.state, self.state.tools.figures, answer.rows
+        plan.saw(resource, figures.news_trace(resource, rows))
         try:
             if resource is Resource.POSITIONS:
                 plan.positions_read(figures.positions_trace(rows))
@@ -201,7 +204,7 @@ class Round:
         with self._status_lock:
             self._concluding = True
             for data_type in state.watched:
-                late_at_ms = state.tools.timing.late_at_ms(memo, data_type)
+                late_at_ms = state.tools.timing.late_at_ms(memo, data_type, state.claim.live)
                 code = failing_code(memo, data_type)
                 if silenced is not None and silenced.until_ms > late_at_ms:
                     self._publish(data_type, Freshness.DELAYED, silenced.code, silenced.until_ms)

@@ -17,12 +17,15 @@ from pushserver.feeds.orders import map_orders
 from pushserver.feeds.pnl import INVERSE, closed_today, map_pnl, realized
 from pushserver.feeds.positions import map_positions
 from pushserver.model import Balance, Market, Order, Pnl, Position
+from pushserver.workers.memo import Resource
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 
 #: What of a position changes by trading, funding or settlement; marks and margins are left out.
 HOLDING_FIELDS = ("category", "symbol", "positionIdx", "side", "size", "curRealisedPnl", "cumRealisedPnl")
+ORDER_FIELDS = ("category", "symbol", "orderId", "orderStatus", "qty", "price", "triggerPrice", "leavesQty")
+COIN_FIELDS = ("coin", "walletBalance", "cumRealisedPnl", "locked", "totalOrderIM")
 CLOSING_FIELDS = ("category", "symbol", "orderId", "closedPnl", "updatedTime")
 
 
@@ -61,6 +64,18 @@ class Figures:
     def wallet_trace(self, rows: Rows) -> str:
         """Equal while nothing is realised in the coins that settle the markets."""
         return _trace(coins_of(_account(rows), self._settle_coins), ("coin", "cumRealisedPnl"))
+
+    def news_trace(self, resource: Resource, rows: Rows) -> str:
+        """Differs when the account changed in what a hint about this resource may announce."""
+        if resource is Resource.POSITIONS:
+            return self.positions_trace(rows)
+        if resource is Resource.CLOSED_PNL:
+            return self.closed_trace(rows)
+        if resource is Resource.ORDERS:
+            return _trace(rows, ORDER_FIELDS)
+        coins = rows[0].get("coin") if rows else None
+        kept = [coin for coin in coins if isinstance(coin, Mapping)] if isinstance(coins, list) else []
+        return _trace(kept, COIN_FIELDS)
 
     def closed_trace(self, rows: Rows) -> str:
         return _trace(rows, CLOSING_FIELDS)

@@ -5,6 +5,7 @@ All times are Redis's own milliseconds, so any worker may go on where another st
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -25,9 +26,14 @@ class Resource(StrEnum):
 
 @dataclass(slots=True)
 class ResourceMemo:
-    """``fetched_ms``: start of the round that last read it, 0 = never. Not asked before ``retry_ms``."""
+    """``fetched_ms``: start of the round that last read it, 0 = never. Not asked before ``retry_ms``.
+
+    ``wanted_ms``: from when on it is due because of a hint, 0 = no hint is open. ``seen``: what it showed last.
+    """
 
     fetched_ms: int = 0
+    wanted_ms: int = 0
+    seen: str = ""
     failures: int = 0
     retry_ms: int = 0
     code: str = ""
@@ -124,6 +130,11 @@ class Memo:
                 row.good_ms = row.failures = row.retry_ms = 0
                 row.code = ""
         self.key_version = version
+
+    def hinted(self, resources: Iterable[Resource], now_ms: int) -> None:
+        """These may show something new now; what was hinted stays wanted until it has been read."""
+        for resource in resources:
+            self.resources[resource].wanted_ms = now_ms
 
     def listeners_changed(self, watched: frozenset[DataType], now_ms: int) -> None:
         """Remember since when each type is listened to; what nobody cared for was not late."""

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from pushserver.model import DataType
 from pushserver.workers.memo import Memo, Resource, ResourceMemo
-from pushserver.workers.timing import NEEDS, Moment, Timing
+from pushserver.workers.timing import HINT_AGAIN_S, NEEDS, Moment, Timing
 
 
 class RoundPlan:
@@ -24,10 +24,19 @@ class RoundPlan:
     #: So many times the holdings may change under our hands before pnl is left to the next round.
     MOST_ATTEMPTS = 3
 
-    def __init__(self, memo: Memo, watched: frozenset[DataType], moment: Moment, timing: Timing) -> None:
+    def __init__(
+        self,
+        memo: Memo,
+        watched: frozenset[DataType],
+        moment: Moment,
+        timing: Timing,
+        hinted: frozenset[Resource] = frozenset(),
+    ) -> None:
         self._memo = memo
         self._watched = watched
         self._moment = moment
+        self._hinted = hinted
+        self._seen: dict[Resource, str] = {}
         self._due = timing.due_types(memo, watched, moment)
         self.pnl_wanted = DataType.PNL in self._due
         self._traces = {Resource.POSITIONS: memo.positions_trace, Resource.WALLET: memo.wallet_trace}
@@ -36,7 +45,7 @@ class RoundPlan:
         self.today = None if memo.today is None or memo.today_date != moment.date else Decimal(memo.today)
         self._pending: set[Resource] = {NEEDS[data_type][0] for data_type in self._due}
         if self.pnl_wanted:
-            if memo.realized is None or timing.wallet_is_due(memo, watched, moment.now_ms):
+            if memo.realized is None or timing.wallet_is_due(memo, watched, moment):
                 self._pending.add(Resource.WALLET)
             if timing.closed_is_due(memo, moment):
                 self._pending.add(Resource.CLOSED_PNL)
@@ -47,6 +56,10 @@ class RoundPlan:
         self._positions_are_first = True
         self._attempts = 1
         self.settled = True
+
+    def saw(self, resource: Resource, trace: str) -> None:
+        """What a resource shows, as a text that differs when there is news of what a hint may have announced."""
+        self._seen[resource] = trace
 
     def next_request(self) -> Resource | None:
         """The resource to read now; None when the round is complete."""
@@ -153,7 +166,7 @@ class RoundPlan:
         memo, changed = self._memo, self._moving or not self.settled
         complete = DataType.PNL in self.served()
         for resource in self._read - self._failed:
-            memo.resources[resource] = ResourceMemo(fetched_ms=self._moment.now_ms)
+            memo.resources[resource] = self._remembered(resource)
         if Resource.POSITIONS in self._read:
             memo.positions_trace = self._traces[Resource.POSITIONS]
         if Resource.WALLET in self._read:
@@ -170,6 +183,13 @@ class RoundPlan:
         else:
             memo.recounts = max(0, memo.recounts - 1) if counted else memo.recounts
             memo.wallet_owed = memo.wallet_owed and Resource.WALLET not in self._read
+
+    def _remembered(self, resource: Resource) -> ResourceMemo:
+        """A hint that nothing new was seen of stays open a little: lists may lag behind the stream."""
+        seen = self._seen.get(resource, "")
+        shows_nothing_new = resource in self._hinted and seen == self._memo.resources[resource].seen
+        wanted_ms = self._moment.now_ms + round(HINT_AGAIN_S * 1000) if shows_nothing_new else 0
+        return ResourceMemo(fetched_ms=self._moment.now_ms, wanted_ms=wanted_ms, seen=seen)
 
     def _wallet_is_missing(self) -> bool:
         return Resource.WALLET in self._failed or Resource.WALLET not in self._read or not self.settled

@@ -73,7 +73,7 @@ class RoundState:
         return self.claim.at_ms + round(self.elapsed_s() * 1000)
 
     def moment(self) -> Moment:
-        return Moment(self.now_ms(), utc_date(self.tools.clock.wall_ms()))
+        return Moment(self.now_ms(), utc_date(self.tools.clock.wall_ms()), self.claim.live)
 
 
 def utc_date(wall_ms: int) -> str:

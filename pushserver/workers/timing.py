@@ -10,8 +10,9 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pushserver.bus.homes import Live
 from pushserver.model import DataType
-from pushserver.workers.memo import Memo, Resource, TypeMemo
+from pushserver.workers.memo import Memo, Resource, ResourceMemo, TypeMemo
 
 NEEDS: Mapping[DataType, tuple[Resource, ...]] = {
     DataType.BALANCE: (Resource.WALLET,),
@@ -19,6 +20,21 @@ NEEDS: Mapping[DataType, tuple[Resource, ...]] = {
     DataType.PNL: (Resource.POSITIONS, Resource.WALLET, Resource.CLOSED_PNL),
     DataType.ORDERS: (Resource.ORDERS,),
 }
+#: What a healthy home must keep fresh, so that a type need only be reconciled now and then.
+KEPT_BY: Mapping[DataType, Live] = {
+    DataType.BALANCE: Live.STREAM | Live.BALANCE,
+    DataType.POSITIONS: Live.STREAM | Live.MARKS,
+    DataType.PNL: Live.STREAM | Live.MARKS,
+    DataType.ORDERS: Live.STREAM,
+}
+#: Between reconciliations of what a home keeps fresh.
+RECONCILE_S = 60.0
+#: A hinted resource that shows nothing new is read once more after this: the exchange's lists may lag its streams.
+HINT_AGAIN_S = 1.5
+#: A hint open for later than this comes from a clock that went back.
+LONGEST_HINT_MS = 5_000
+#: The longest pause between looks at a watched user, for whom all else may wait a day.
+LONGEST_PAUSE_S = 60.0
 #: Closed pnl is counted again so often even if nothing was seen to change.
 RECOUNT_S = 120.0
 #: Nobody listens: how long the user stays in the schedule, and how often it is looked at meanwhile; soon at first.
@@ -38,33 +54,44 @@ CLOCK_WENT_BACK_MS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """``now_ms``: Redis's time at the start of the round; ``date``: the UTC day whose closed pnl is counted."""
+    """``now_ms``: Redis's time at the start of the round; ``date``: the UTC day whose closed pnl is counted.
+
+    ``live``: the bits of ``bus.homes.Live`` that the user's home keeps fresh.
+    """
 
     now_ms: int
     date: str
+    live: int = 0
 
 
 class Timing:
     """When each resource and type of a user is due."""
 
-    def __init__(self, intervals: Mapping[DataType, float]) -> None:
+    def __init__(self, intervals: Mapping[DataType, float], reconcile_s: float = RECONCILE_S) -> None:
         self._intervals = intervals
+        self._reconcile_ms = round(reconcile_s * 1000)
 
-    def interval_ms(self, data_type: DataType) -> int:
-        return round(self._intervals[data_type] * 1000)
+    def interval_ms(self, data_type: DataType, live: int = 0) -> int:
+        """The configured interval, or the longer one that is enough for what a home keeps fresh (``live``)."""
+        configured_ms = round(self._intervals[data_type] * 1000)
+        is_kept = KEPT_BY[data_type] & live == KEPT_BY[data_type]
+        return max(configured_ms, self._reconcile_ms) if is_kept else configured_ms
 
-    def wallet_interval_ms(self, watched: frozenset[DataType]) -> int:
+    def wallet_interval_ms(self, watched: frozenset[DataType], live: int = 0) -> int:
         """Balance sets the pace; pnl alone needs the wallet as often as itself."""
-        return self.interval_ms(DataType.BALANCE if DataType.BALANCE in watched else DataType.PNL)
+        return self.interval_ms(DataType.BALANCE if DataType.BALANCE in watched else DataType.PNL, live)
 
-    def wallet_is_due(self, memo: Memo, watched: frozenset[DataType], now_ms: int) -> bool:
-        fetched_ms = memo.resources[Resource.WALLET].fetched_ms
-        return memo.wallet_owed or elapsed(fetched_ms, self.wallet_interval_ms(watched), now_ms)
+    def wallet_is_due(self, memo: Memo, watched: frozenset[DataType], moment: Moment) -> bool:
+        row = memo.resources[Resource.WALLET]
+        due = elapsed(row.fetched_ms, self.wallet_interval_ms(watched, moment.live), moment.now_ms)
+        return memo.wallet_owed or due or is_wanted(row, moment.now_ms)
 
     def closed_is_due(self, memo: Memo, moment: Moment) -> bool:
-        fetched_ms = memo.resources[Resource.CLOSED_PNL].fetched_ms
+        row = memo.resources[Resource.CLOSED_PNL]
+        fetched_ms = row.fetched_ms
         return (
             memo.today is None
+            or is_wanted(row, moment.now_ms)
             or memo.today_date != moment.date
             or memo.recounts > 0
             or elapsed(fetched_ms, round(RECOUNT_S * 1000), moment.now_ms)
@@ -76,12 +103,18 @@ class Timing:
         main = memo.resources[NEEDS[data_type][0]]
         due_ms = 0
         if row.good_ms and main.fetched_ms <= moment.now_ms + CLOCK_WENT_BACK_MS:
-            due_ms = main.fetched_ms + self.interval_ms(data_type)
+            due_ms = main.fetched_ms + self.interval_ms(data_type, moment.live)
+            if self.interval_ms(data_type, moment.live) > self.interval_ms(data_type) and row.watched_ms > row.good_ms:
+                # What a home keeps fresh for this type begins with a commit of it.
+                due_ms = 0
+        for part in (memo.resources[resource] for resource in NEEDS[data_type]):
+            if part.wanted_ms:
+                due_ms = 0 if is_wanted(part, moment.now_ms) else min(due_ms, part.wanted_ms)
         if data_type is DataType.BALANCE and memo.wallet_owed:
             due_ms = 0
         waits = [row.retry_ms, main.retry_ms]
         if data_type is DataType.PNL:
-            if memo.realized is None or self.wallet_is_due(memo, watched, moment.now_ms):
+            if memo.realized is None or self.wallet_is_due(memo, watched, moment):
                 waits.append(memo.resources[Resource.WALLET].retry_ms)
             if self.closed_is_due(memo, moment):
                 waits.append(memo.resources[Resource.CLOSED_PNL].retry_ms)
@@ -94,10 +127,11 @@ class Timing:
             if self.type_due_ms(memo, data_type, watched, moment) <= moment.now_ms
         )  # fmt: skip
 
-    def late_at_ms(self, memo: Memo, data_type: DataType) -> int:
+    def late_at_ms(self, memo: Memo, data_type: DataType, live: int = 0) -> int:
         """From when on this type's phones must be told that they see old figures."""
         row = memo.types[data_type]
-        return max(row.good_ms, row.watched_ms) + self.interval_ms(data_type) + round(LATE_AFTER_S * 1000)
+        interval_ms = self.interval_ms(data_type, live)
+        return max(row.good_ms, row.watched_ms) + interval_ms + round(LATE_AFTER_S * 1000)
 
     def next_round_in_s(
         self, memo: Memo, watched: frozenset[DataType], moment: Moment, rng: random.Random
@@ -106,16 +140,22 @@ class Timing:
         now_ms = moment.now_ms
         due = [max(self.type_due_ms(memo, data_type, watched, moment), now_ms) for data_type in watched]
         for data_type in watched:
-            late_at_ms = self.late_at_ms(memo, data_type)
+            late_at_ms = self.late_at_ms(memo, data_type, moment.live)
             if failing_code(memo, data_type) and late_at_ms > now_ms:
                 due.append(late_at_ms)
         first = min(due, default=now_ms + round(IDLE_S * 1000))
         together = max((at_ms for at_ms in due if at_ms <= first + COALESCE_S * 1000), default=first)
-        return max(SHORTEST_PAUSE_S, (together - now_ms) / 1000 + rng.uniform(0.0, JITTER_S))
+        pause_s = (together - now_ms) / 1000 + rng.uniform(0.0, JITTER_S)
+        return min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, pause_s))
 
 
 def elapsed(fetched_ms: int, interval_ms: int, now_ms: int) -> bool:
     return fetched_ms == 0 or now_ms - fetched_ms >= interval_ms or fetched_ms > now_ms + CLOCK_WENT_BACK_MS
+
+
+def is_wanted(row: ResourceMemo, now_ms: int) -> bool:
+    """A hint about it is open."""
+    return row.wanted_ms > 0 and (row.wanted_ms <= now_ms or row.wanted_ms > now_ms + LONGEST_HINT_MS)
 
 
 def failing_code(memo: Memo, data_type: DataType) -> str:
