@@ -14,6 +14,7 @@ import orjson
 
 from pushserver.errors import AnswerMalformed, ExchangeError
 from pushserver.exchange.answers_table import (
+    BAN_S,
     BANNED,
     BUSY_FOR_ALL,
     KEY_NOT_ACCEPTED,
@@ -32,6 +33,8 @@ from pushserver.exchange.port import Endpoint
 
 #: Bounds within which a hint of the exchange is believed.
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 60.0
+#: Docs of 2024 spoke of half an hour.
+LONGEST_BAN_S = 3_600.0
 LONGEST_TEXT = 120
 RESET_HEADER = "x-bapi-limit-reset-timestamp"
 REMAINING_HEADER = "x-bapi-limit-status"
@@ -102,7 +105,7 @@ def cleaned(text: object) -> str:
 def _by_status(endpoint: Endpoint, raw: RawAnswer, server_now_ms: int) -> ExchangeError:
     status = raw.status
     if status == 403:
-        return _failure(_meaning_of_403(raw), endpoint, status)
+        return _failure(_meaning_of_403(raw), endpoint, status, _ban_s(raw.headers))
     if status == 401 and endpoint not in PUBLIC:
         return _failure(KEY_NOT_ACCEPTED, endpoint, status)
     if status == 429:
@@ -116,7 +119,7 @@ def _by_status(endpoint: Endpoint, raw: RawAnswer, server_now_ms: int) -> Exchan
             return _by_code(endpoint, code, body, raw.headers, server_now_ms)
         return _failure(WRONG_REQUEST if endpoint not in PUBLIC else UNAVAILABLE, endpoint, status)
     if status >= 500:
-        return _failure(UNAVAILABLE, endpoint, status)
+        return _failure(UNAVAILABLE, endpoint, status, _retry_after_s(raw.headers))
     return _malformed(endpoint, "the answer has a status without meaning here", status)
 
 
@@ -170,8 +173,18 @@ def _reset_in_s(headers: Mapping[str, str], server_now_ms: int) -> float:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    seconds = _retry_after(headers)
+    return None if seconds is None else _within_bounds(seconds)
+
+
+def _ban_s(headers: Mapping[str, str]) -> float:
+    """A ban may be told to be longer than usual, never shorter."""
+    return min(max(_retry_after(headers) or 0.0, BAN_S), LONGEST_BAN_S)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     seconds = headers.get("retry-after", "").strip()
-    return _within_bounds(float(seconds)) if re.fullmatch(r"[0-9]{1,9}", seconds) else None
+    return float(seconds) if re.fullmatch(r"[0-9]{1,9}", seconds) else None
 
 
 def _within_bounds(seconds: float) -> float:

@@ -172,6 +172,18 @@ def test_H02_a_429_may_say_how_long(header: str, retry_after_s: float | None) ->
 
 
 @pytest.mark.parametrize(
+    ("header", "retry_after_s"), [("5", 600.0), ("1800", 1_800.0), ("9" * 9, 3_600.0), ("x", 600.0)]
+)
+def test_H02_a_ban_may_be_told_to_be_longer_but_never_shorter(header: str, retry_after_s: float) -> None:
+    assert judged(raw(b"access too frequent", 403, retry_after=header)).retry_after_s == retry_after_s
+
+
+def test_H05_a_5xx_may_say_how_long() -> None:
+    assert judged(raw(b"", 503, retry_after="7")).retry_after_s == 7.0
+    assert judged(raw(b"", 503)).retry_after_s is None
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b"",
@@ -279,7 +291,7 @@ def test_H06_any_answer_is_an_envelope_or_a_typed_failure(
         found = envelope_of(endpoint, RawAnswer(status, headers, body), NOW_MS)
     except ExchangeError as error:
         assert error.message.isprintable() and error.endpoint == endpoint.value
-        assert error.retry_after_s is None or 0.1 <= error.retry_after_s <= 600.0
+        assert error.retry_after_s is None or 0.1 <= error.retry_after_s <= 3_600.0
     else:
         assert status == 200 and found["retCode"] == 0
 
