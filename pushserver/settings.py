@@ -50,6 +50,7 @@ class Settings:
     bybit_ip_requests_per_5s: int
     bybit_stream_connects_per_5min: int
     max_streams_per_worker: int
+    reconcile_s: int
     egress_id: str
     egress_proxies: tuple[Proxy | None, ...]
     worker_concurrency: int
@@ -103,6 +104,7 @@ class Settings:
             bybit_ip_requests_per_5s=reader.integer("BYBIT_IP_REQUESTS_PER_5S", 480, 10, 600),
             bybit_stream_connects_per_5min=reader.integer("BYBIT_STREAM_CONNECTS_PER_5MIN", 400, 10, 500),
             max_streams_per_worker=reader.integer("MAX_STREAMS_PER_WORKER", 1_000, 0, 20_000),
+            reconcile_s=reader.integer("RECONCILE_S", 60, 5, 600),
             egress_id=reader.read("EGRESS_ID", socket.gethostname(), values.identifier),
             egress_proxies=reader.read("EGRESS_PROXIES", "", values.proxies),
             worker_concurrency=reader.integer("WORKER_CONCURRENCY", 100, 1, 10_000),

@@ -54,6 +54,7 @@ def problems(**environ: str) -> list[str]:
         ("bybit_ip_requests_per_5s", 480),
         ("bybit_stream_connects_per_5min", 400),
         ("max_streams_per_worker", 1_000),
+        ("reconcile_s", 60),
         ("egress_id", socket.gethostname()),
         ("worker_concurrency", 100),
         ("web_concurrency", 2),

@@ -107,7 +107,7 @@ def run(settings: Settings) -> int:
         states=states,
         credentials=credentials,
         figures=Figures(settings.bybit_markets),
-        timing=Timing(settings.push_intervals),
+        timing=Timing(settings.push_intervals, settings.reconcile_s),
         statuses=Statuses(states, observer),
         observer=observer,
         clock=clock,

@@ -28,7 +28,7 @@ KEPT_BY: Mapping[DataType, Live] = {
     DataType.ORDERS: Live.STREAM,
 }
 #: Between reconciliations of what a home keeps fresh.
-RECONCILE_S = 60.0
+USUAL_RECONCILE_S = 60.0
 #: A hinted resource that shows nothing new is read once more after this: the exchange's lists may lag its streams.
 HINT_AGAIN_S = 1.5
 #: A hint open for later than this comes from a clock that went back.
@@ -67,7 +67,7 @@ class Moment:
 class Timing:
     """When each resource and type of a user is due."""
 
-    def __init__(self, intervals: Mapping[DataType, float], reconcile_s: float = RECONCILE_S) -> None:
+    def __init__(self, intervals: Mapping[DataType, float], reconcile_s: float = USUAL_RECONCILE_S) -> None:
         self._intervals = intervals
         self._reconcile_ms = round(reconcile_s * 1000)
 
