@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pushserver.errors import ExchangeError, PushserverError, RequestRejected
+from pushserver.errors import ExchangeError, PermissionMissing, PushserverError, RequestRejected
 from pushserver.model import DataType
 from pushserver.observers import FetchFailed
 from pushserver.workers.backoff import CAP_S, next_delay
@@ -12,13 +12,19 @@ from pushserver.workers.memo import Resource
 from pushserver.workers.round_state import RoundState
 from pushserver.workers.timing import NEEDS
 
+#: What a key may not read is asked again once a day, in case its permissions were widened.
+PERMISSION_AGAIN_S = 86_400.0
+
 
 def resource_failed(state: RoundState, resource: Resource, error: ExchangeError) -> None:
     """The request gave no answer: this user's endpoint waits."""
     row = state.memo.resources[resource]
     row.failures += 1
     row.code = state.failure = error.code
-    if isinstance(error, RequestRejected):
+    if isinstance(error, PermissionMissing):
+        # Another key ends this wait, too: nothing of the old one's failures is kept.
+        delay_s = PERMISSION_AGAIN_S
+    elif isinstance(error, RequestRejected):
         # The same request will be refused the same way; it is only repeated in case the account was changed.
         delay_s = CAP_S
     else:

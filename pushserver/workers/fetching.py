@@ -12,7 +12,7 @@ from decimal import Decimal
 from threading import Lock
 
 from pushserver.bus.schedule import spread
-from pushserver.errors import ExchangeError, ExchangeUnavailable, KeyRefused, StoreUnavailable
+from pushserver.errors import ExchangeError, ExchangeUnavailable, KeyRefused, PermissionMissing, StoreUnavailable
 from pushserver.exchange.port import Answer
 from pushserver.model import Credentials, DataType, Freshness
 from pushserver.workers import committing, failing, stopping
@@ -33,6 +33,8 @@ SLOW_ROUND_S = 1.0
 OVERDUE_S = 2.0
 #: What was due, but came to no whole figures although nothing failed, is asked again after this.
 AGAIN_S = 1.0
+#: Bounds of the rest that an endpoint asks for in its headers.
+SHORTEST_REST_S, LONGEST_REST_S = 0.1, 60.0
 UNSETTLED = "exchange_unsettled"
 
 
@@ -79,6 +81,7 @@ class Round:
             return self._stopped()
         committing.commit_all(state, plan)
         plan.remember()
+        self._spare_the_exhausted()
         self._calm_the_unserved(plan, due)
         return self._end()
 
@@ -125,6 +128,9 @@ class Round:
         while (resource := plan.next_request()) is not None:
             try:
                 answer = self._ask(resource, credentials, moment)
+            except PermissionMissing as error:
+                failing.resource_failed(self.state, resource, error)
+                plan.failed(resource)
             except KeyRefused as error:
                 return error
             except Silenced as silenced:
@@ -175,6 +181,14 @@ class Round:
             else:
                 plan.closed_read(None, None)
 
+    def _spare_the_exhausted(self) -> None:
+        """An endpoint that said it takes no more of this user's requests is not asked before it does again."""
+        for resource, answer in self.state.answers.items():
+            if answer.remaining == 0:
+                row = self.state.memo.resources[resource]
+                pause_s = min(max(answer.resets_in_s, SHORTEST_REST_S), LONGEST_REST_S)
+                row.retry_ms = max(row.retry_ms, self.state.now_ms() + round(pause_s * 1000))
+
     def _calm_the_unserved(self, plan: RoundPlan, due: frozenset[DataType]) -> None:
         """What was due and neither came nor failed (the holdings changed all the time) is not asked at once."""
         state = self.state
@@ -191,7 +205,8 @@ class Round:
         result = "failed" if state.failure else "ok"
         if state.silenced is not None:
             left_s = state.silenced.left_s
-            next_s = left_s + min(RESUME_SPREAD_S, left_s) * spread(state.user_id)
+            shortest_s = min(state.tools.timing.interval_ms(data_type) for data_type in state.watched) / 1000
+            next_s = left_s + min(RESUME_SPREAD_S, left_s, shortest_s) * spread(state.user_id)
         else:
             next_s = state.tools.timing.next_round_in_s(
                 state.memo, state.watched, state.moment(), state.tools.rng
@@ -208,6 +223,8 @@ class Round:
                 code = failing_code(memo, data_type)
                 if silenced is not None and silenced.until_ms > late_at_ms:
                     self._publish(data_type, Freshness.DELAYED, silenced.code, silenced.until_ms)
+                elif code == PermissionMissing.code:
+                    self._publish(data_type, Freshness.STOPPED, code)
                 elif code and now_ms >= late_at_ms:
                     self._publish(data_type, Freshness.DELAYED, code)
                 elif memo.late_rounds > 1:

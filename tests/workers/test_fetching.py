@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -14,6 +15,7 @@ from pushserver.errors import (
     ExchangeError,
     ExchangeUnavailable,
     KeyRefused,
+    PermissionMissing,
     RateLimited,
     RequestRejected,
     StoreUnavailable,
@@ -422,6 +424,35 @@ def test_every_change_of_freshness_is_reported(bench: Bench) -> None:
     bench.watch(4)
     bench.run_for(1)
     assert {record.data_type for record in bench.records(FreshnessChanged)} == ALL
+
+
+def test_a_missing_permission_stops_only_what_needs_it_until_another_key_comes(bench: Bench) -> None:
+    bench.exchange.always["orders"] = PermissionMissing(exchange_code=10005)
+    bench.watch(4)
+    bench.run_for(40)
+    assert bench.exchange.count("orders") == 1
+    assert bench.states.told == [(4, DataType.ORDERS, "stopped", "key_permission", None)]
+    assert bench.exchange.count("positions") >= 7
+    del bench.exchange.always["orders"]
+    bench.keys.versions[4] = 2
+    bench.credentials.forget(4)
+    bench.run_for(10)
+    assert bench.status(4, DataType.ORDERS) == "live"
+
+
+def test_an_endpoint_that_takes_no_more_of_a_user_rests_as_long_as_it_says(bench: Bench) -> None:
+    answer = bench.exchange.positions
+    spent = [True]
+    bench.exchange.positions = lambda *given: dataclasses.replace(  # type: ignore[method-assign]
+        answer(*given), remaining=0 if spent else None, resets_in_s=20.0 if spent else 0.0
+    )
+    bench.watch(4)
+    bench.run_for(15)
+    assert bench.exchange.count("positions") == 1
+    assert bench.exchange.count("wallet") >= 2
+    spent.clear()
+    bench.run_for(10)
+    assert bench.exchange.count("positions") == 2
 
 
 # --- many users ----------------------------------------------------------------------------------------------
