@@ -1,11 +1,12 @@
-"""What is looked at twice before it is believed: a key refused at the door, and our own clock."""
+"""What is looked at twice before it is believed (a key refused at the door, our own clock), and what is not: a ban."""
 
 from __future__ import annotations
 
+import gevent
 import pytest
 
 from pushserver.clock import ManualClock
-from pushserver.errors import AnswerMalformed, KeyRefused
+from pushserver.errors import AddressBanned, AnswerMalformed, KeyRefused
 from pushserver.exchange.bybit import BybitExchange
 from pushserver.model import Credentials
 from pushserver.observers import ExchangeClockMeasured, RecordingObserver
@@ -78,3 +79,17 @@ def test_H03_the_clock_s_offset_is_told_when_it_changes(
         exchange.server_time_ms(deadline_s)
     told = [record for record in observer.records if isinstance(record, ExchangeClockMeasured)]
     assert told == [ExchangeClockMeasured(0.0), ExchangeClockMeasured(1.5)]
+
+
+def test_H02_a_ban_closes_the_idle_connections(
+    stub: Stub, exchange: BybitExchange, credentials: Credentials, deadline_s: float
+) -> None:
+    stub.handler = always(0.05, http(page(ACCOUNT)))
+    gevent.joinall([gevent.spawn(exchange.wallet, credentials, deadline_s) for _ in range(2)], raise_error=True)
+    stub.handler = always(http(b"access too frequent", 403))
+    with pytest.raises(AddressBanned):
+        exchange.wallet(credentials, deadline_s)
+    assert stub.connections == 2
+    stub.handler = always(http(page(ACCOUNT)))
+    exchange.wallet(credentials, deadline_s)
+    assert stub.connections == 3
