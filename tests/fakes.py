@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+import gevent
+
 from pushserver.clock import Clock
 from pushserver.errors import ExchangeError, ExchangeUnavailable
 from pushserver.exchange.port import Answer, Pay, unpaid
@@ -124,7 +126,10 @@ class FakeExchange:
         if self._clock.monotonic_s() + self.latency_s > deadline_s:
             self._clock.sleep(max(0.0, deadline_s - self._clock.monotonic_s()))
             raise ExchangeUnavailable("no answer in time", endpoint=endpoint)
-        self._clock.sleep(self.latency_s)
+        ends_s = self._clock.monotonic_s() + self.latency_s
+        # Requests that are sent at the same time are under way at the same time, by any clock.
+        gevent.sleep(0)
+        self._clock.sleep(max(0.0, ends_s - self._clock.monotonic_s()))
 
     def _answer(self, rows: list[dict[str, Any]]) -> Answer:
         return Answer(tuple(dict(row) for row in rows), self._clock.wall_ms() + self.stamp_offset_ms, 1)
@@ -219,7 +224,7 @@ class FakePauses:
     def pause(self, seconds: float, code: str) -> bool:
         until_ms = self._clock.wall_ms() + round(seconds * 1000)
         self.probing = False
-        if self.until_ms is not None and self.until_ms + 1000 >= until_ms:
+        if self.until_ms is not None and self._clock.wall_ms() < self.until_ms and self.until_ms + 1000 >= until_ms:
             return False
         self.until_ms, self.code = until_ms, code
         return True

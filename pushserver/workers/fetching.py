@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 from threading import Lock
 
+import gevent
+from gevent import Greenlet
+
 from pushserver.bus.schedule import spread
 from pushserver.errors import ExchangeError, ExchangeUnavailable, KeyRefused, PermissionMissing, StoreUnavailable
 from pushserver.exchange.port import Answer
 from pushserver.model import Credentials, DataType, Freshness
 from pushserver.workers import committing, failing, stopping
-from pushserver.workers.asking import Silenced
+from pushserver.workers.asking import Silenced, Urgency
 from pushserver.workers.hints import hinted
 from pushserver.workers.memo import Resource
 from pushserver.workers.plan import RoundPlan
@@ -125,19 +128,64 @@ class Round:
 
     def _read_all(self, plan: RoundPlan, credentials: Credentials, moment: Moment) -> KeyRefused | None:
         """Ask until the plan is content; the refusal when the key was refused."""
-        while (resource := plan.next_request()) is not None:
+        while wave := plan.next_requests():
             try:
-                answer = self._ask(resource, credentials, moment)
+                self.state.tools.asking.pay(len(wave), self._urgency())
+            except Silenced as silenced:
+                self._silenced(plan, wave, silenced)
+                return None
+            answers = self._ask_together(wave, credentials, moment)
+            refused = self._tell(plan, wave, answers, moment)
+            if refused is not None or self.state.silenced is not None:
+                return refused
+        return None
+
+    def _ask_together(
+        self, wave: tuple[Resource, ...], credentials: Credentials, moment: Moment
+    ) -> dict[Resource, Greenlet]:
+        """Ended greenlets; a round that is cut off takes its requests along."""
+        asked = {resource: gevent.spawn(self._outcome, resource, credentials, moment) for resource in wave}
+        try:
+            gevent.joinall(list(asked.values()))
+        finally:
+            gevent.killall(list(asked.values()), block=False)
+        return asked
+
+    def _outcome(self, resource: Resource, credentials: Credentials, moment: Moment) -> Answer | Exception:
+        try:
+            return self._ask(resource, credentials, moment)
+        except Exception as error:
+            # Raised again by who waits for it.
+            return error
+
+    def _silenced(self, plan: RoundPlan, wave: tuple[Resource, ...], silenced: Silenced) -> None:
+        self.state.silenced = silenced
+        self.state.failure = silenced.code
+        for resource in wave:
+            plan.failed(resource)
+
+    def _urgency(self) -> Urgency:
+        state = self.state
+        if any(not state.memo.types[data_type].good_ms for data_type in state.watched):
+            return Urgency.NEW_WATCHER
+        return Urgency.HINT if state.claim.hints else Urgency.ROUTINE
+
+    def _tell(
+        self, plan: RoundPlan, wave: tuple[Resource, ...], asked: dict[Resource, Greenlet], moment: Moment
+    ) -> KeyRefused | None:
+        """Tell the plan what came, in its order; the refusal when the key was refused."""
+        for resource in wave:
+            try:
+                answer = asked[resource].value
+                if isinstance(answer, Exception):
+                    raise answer
             except PermissionMissing as error:
                 failing.resource_failed(self.state, resource, error)
                 plan.failed(resource)
             except KeyRefused as error:
                 return error
             except Silenced as silenced:
-                self.state.silenced = silenced
-                self.state.failure = silenced.code
-                plan.failed(resource)
-                return None
+                self._silenced(plan, (resource,), silenced)
             except ExchangeError as error:
                 failing.resource_failed(self.state, resource, error)
                 plan.failed(resource)

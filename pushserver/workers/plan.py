@@ -11,6 +11,8 @@ from pushserver.model import DataType
 from pushserver.workers.memo import Memo, Resource, ResourceMemo
 from pushserver.workers.timing import HINT_AGAIN_S, NEEDS, Moment, Timing
 
+TELLING_ORDER = (Resource.ORDERS, Resource.WALLET, Resource.POSITIONS, Resource.CLOSED_PNL)
+
 
 class RoundPlan:
     """Which resource to read next in one round, decided answer by answer.
@@ -61,14 +63,16 @@ class RoundPlan:
         """What a resource shows, as a text that differs when there is news of what a hint may have announced."""
         self._seen[resource] = trace
 
-    def next_request(self) -> Resource | None:
-        """The resource to read now; None when the round is complete."""
-        for resource in (Resource.POSITIONS, Resource.WALLET, Resource.CLOSED_PNL):
-            if resource in self._pending:
-                return resource
-        if self._moving and self._verify and self.pnl_possible():
-            return Resource.POSITIONS
-        return Resource.ORDERS if Resource.ORDERS in self._pending else None
+    def next_requests(self) -> tuple[Resource, ...]:
+        """What to read now, at the same time; empty when the round is complete.
+
+        The answers are to be told in this order. It takes a wallet that came with a position list for the older of
+        the two, so that one which was read before a change is read again.
+        """
+        wave = self._pending - {Resource.CLOSED_PNL} if Resource.POSITIONS in self._pending else self._pending
+        if not wave and self._moving and self._verify and self.pnl_possible():
+            return (Resource.POSITIONS,)
+        return tuple(resource for resource in TELLING_ORDER if resource in wave)
 
     def pnl_possible(self) -> bool:
         return self.pnl_wanted and not self._failed & set(NEEDS[DataType.PNL])
@@ -90,7 +94,9 @@ class RoundPlan:
         if before is not None:
             self._moving = True
         if self.pnl_wanted:
-            self._want(Resource.WALLET, Resource.CLOSED_PNL)
+            if before is not None or Resource.WALLET not in self._read:
+                self._want(Resource.WALLET)
+            self._want(Resource.CLOSED_PNL)
         elif DataType.BALANCE in self._watched and before is not None:
             self._want(Resource.WALLET)
 

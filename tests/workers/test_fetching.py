@@ -382,13 +382,27 @@ def test_a_probe_that_is_refused_begins_another_pause(bench: Bench) -> None:
     bench.exchange.faults["positions"].append(banned)
     bench.exchange.faults["server_time"] += [banned, banned]
     bench.run_for(70)
-    assert bench.exchange.counts() == {"positions": 1, "server_time": 2}
+    assert bench.exchange.counts() == {"orders": 1, "wallet": 1, "positions": 1, "server_time": 2}
     bench.run_for(65)
     assert bench.exchange.count("server_time") == 3
     assert {kind for _, kind, *_ in bench.states.published} == ALL
 
 
 # --- lateness ------------------------------------------------------------------------------------------------
+
+
+def test_an_exchange_that_takes_a_second_per_answer_makes_nothing_late(bench: Bench) -> None:
+    bench.exchange.latency_s = 1.0
+    bench.watch(4)
+    bench.run_for(40)
+    assert not bench.states.told
+    bench.exchange.accounts["key-4"].open_position("BTCUSDT", "1", "5")
+    changed_s = bench.clock.monotonic_s()
+    while bench.pushed(4, DataType.POSITIONS) < 2:
+        bench.run_for(0.1)
+    assert bench.clock.monotonic_s() - changed_s <= 5 + 4.5
+    bench.run_for(20)
+    assert not bench.states.told
 
 
 def test_a_hung_request_ends_with_the_rounds_deadline(bench: Bench) -> None:
