@@ -23,7 +23,8 @@ CLIENT_EVENTS = frozenset({"subscribe_trading", "unsubscribe_trading", "authenti
 class EncodedUpdate:
     """One state of one type, ready but for its ``seq``.
 
-    ``head + str(seq) + tail`` is a complete Engine.IO text message holding a Socket.IO event packet.
+    ``head + str(seq) + tail`` is a complete Engine.IO text message holding a Socket.IO event packet; the commit puts a
+    later ``as_of`` into ``tail`` where phones have seen one already.
     ``digest`` covers the data alone, so equal data at another time has an equal digest.
     """
 
