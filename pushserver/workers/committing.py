@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from pushserver.errors import AnswerMalformed, ClockSkew, ExchangeError
 from pushserver.events import EncodedUpdate, encode_update
@@ -21,9 +22,21 @@ logger = logging.getLogger(__name__)
 STALE_AGAIN_MS = 1_000
 
 
-def commit_all(state: RoundState, plan: RoundPlan) -> None:
-    """Raises StoreUnavailable; what cannot be mapped is reported and waits, the other types go out."""
-    served = plan.served()
+def commit_read(state: RoundState, plan: RoundPlan, wave: Iterable[Resource]) -> None:
+    """Commit what the answers of one wave are enough for: its phones do not wait for the rest of the round.
+
+    Raises StoreUnavailable; what cannot be mapped is reported and waits, the other types go out.
+    """
+    whole = plan.served() - {DataType.PNL}
+    _commit_types(state, plan, frozenset(kind for kind in whole if NEEDS[kind][0] in wave))
+
+
+def commit_pnl(state: RoundState, plan: RoundPlan) -> None:
+    """When the round is complete: only then it is known whether its figures belong together. Raises as above."""
+    _commit_types(state, plan, plan.served() & {DataType.PNL})
+
+
+def _commit_types(state: RoundState, plan: RoundPlan, served: frozenset[DataType]) -> None:
     for data_type in (kind for kind in DataType if kind in served):
         as_of_ms = min(state.answers[part].as_of_ms for part in NEEDS[data_type] if part in state.answers)
         encoded = _encoded(state, plan, data_type, as_of_ms)

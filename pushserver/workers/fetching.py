@@ -82,7 +82,7 @@ class Round:
         if refused is not None:
             stopping.stop(state, refused, credentials.version)
             return self._stopped()
-        committing.commit_all(state, plan)
+        committing.commit_pnl(state, plan)
         plan.remember()
         self._spare_the_exhausted()
         self._calm_the_unserved(plan, due)
@@ -136,7 +136,10 @@ class Round:
                 return None
             answers = self._ask_together(wave, credentials, moment)
             refused = self._tell(plan, wave, answers, moment)
-            if refused is not None or self.state.silenced is not None:
+            is_current = self.state.tools.credentials.is_current(self.state.user_id, credentials.version)
+            if refused is None and is_current:
+                committing.commit_read(self.state, plan, self.state.answers.keys() & set(wave))
+            if refused is not None or not is_current or self.state.silenced is not None:
                 return refused
         return None
 
