@@ -20,10 +20,10 @@ from typing import Any, Protocol
 from pushserver.bus import keys, scripts
 from pushserver.bus.connection import REDIS_FAILURES, unavailable
 
-#: For a type that somebody just subscribed to: in front of all routine work that is not hopelessly late.
-NEW_WATCHER_HEAD_START_S = 60.0
-#: For a hint from a stream: in front of routine work that is in time.
-HINT_HEAD_START_S = 5.0
+#: For a type that somebody just subscribed to: in front of everything that is not hopelessly late.
+NEW_WATCHER_HEAD_START_S = 120.0
+#: For a hint from a stream: in front of routine work, also where that is stretched by up to a minute.
+HINT_HEAD_START_S = 60.0
 #: Users per wake or ensure script, so that no single call holds Redis for long.
 BATCH = 500
 #: Users that had to be added again (an emptied Redis, a first start) fall due over so many seconds, few ones sooner.
