@@ -30,7 +30,8 @@ from pushserver.clock import Clock, SystemClock
 #: What the exchange counts the requests of an address over.
 ADDRESS_WINDOW_S = 5.0
 #: From the start of a payment until its requests must have been sent; later it is forfeited.
-VALID_S = 0.2
+#: The answer of Redis is under way during it: less would leave nothing of it where that takes a fifth of a second.
+VALID_S = 0.4
 #: From sending to arriving, at most.
 TRANSIT_S = 0.3
 SLACK_S = VALID_S + TRANSIT_S
