@@ -25,11 +25,15 @@ from bench.engine_listener import Listener
 from bench.engine_stack import Plan, Stack, engine
 from bench.engine_window import Window
 from bench.processes import BenchmarkFailed, wait_until
+from pushserver.bus import keys
 from pushserver.bus.connection import connect
+from pushserver.bus.homes import Live
 from pushserver.bus.schedule import Schedule
 from pushserver.model import DataType, Secret
 
 HOLDERS = 100
+#: As the workers have it.
+SHARDS = 4
 JUMP_EVERY_S = 4.0
 
 
@@ -102,10 +106,12 @@ def polling(users: int, seconds: float, per_s: float) -> dict[str, Any]:
         return {"plan": asdict(plan), "first_s": first_s, "deeds_per_s": per_s, **result}
 
 
-def streams(plan: Plan, seconds: float, per_s: float, fill_s: float) -> dict[str, Any]:
+def streams(plan: Plan, seconds: float, per_s: float, fill_s: float, plain: bool) -> dict[str, Any]:
     """Private streams and mark prices for everybody."""
     users = plan.users
     with engine(plan) as stack, Listener(stack.redis_url, users) as listener:
+        if plain:
+            make_plain(stack)
         empty = stack.worker_pss_bytes()
         first_s = first_rounds(stack, fill_s)
         started_s = time.monotonic()
@@ -124,10 +130,25 @@ def streams(plan: Plan, seconds: float, per_s: float, fill_s: float) -> dict[str
         full = stack.worker_pss_bytes()
         result["lag_ms"] = lags(deeds, listener, 5.0)
         result["live"] = live(stack)
+        result["kept_fresh"] = kept_fresh(stack)
+        result["plain"] = plain
         result["pss_mb"] = [round(each / 1e6, 1) for each in full]
         result["pss_empty_mb"] = [round(each / 1e6, 1) for each in empty]
         result["pss_kb_per_user"] = round((sum(full) - sum(empty)) / 1024 / max(1, result["live"]), 1)
         return {"plan": asdict(plan), "first_s": first_s, "filled_s": filled_s, "deeds_per_s": per_s, **result}
+
+
+def make_plain(stack: Stack) -> None:
+    """Cross margin and nothing but USDT: accounts whose balance can follow the ticker."""
+    for user_id in range(1, stack.plan.users + 1):
+        stack.sim.change(user_id, drop=["wallet"], wallet={"USDT": 20_000}, margin_mode="REGULAR_MARGIN")
+
+
+def kept_fresh(stack: Stack) -> dict[str, int]:
+    """Users by what their home keeps fresh: by the stream, by marks, by both with the balance."""
+    client = stack.client()
+    bits = [int(value) for shard in range(SHARDS) for value in client.hvals(keys.home_live(shard))]
+    return {each.name or "": sum(bool(value & each) for value in bits) for each in Live}
 
 
 def live(stack: Stack) -> int:
@@ -179,16 +200,17 @@ def polling_command(quick: bool, users: int, seconds: float, deeds: float, outpu
 @click.option("--connects", default=12_000, show_default=True, help="Streams opened in five minutes; really 400.")
 @click.option("--fill-s", default=150.0, show_default=True, help="At most, until everybody has a stream.")
 @click.option("--marks/--no-marks", default=True, show_default=True)
+@click.option("--mixed", is_flag=True, help="Accounts as seeded: half with BTC, some in isolated or portfolio margin.")
 @OUTPUT
 def streams_command(
     quick: bool, users: int, workers: int, seconds: float, deeds: float, activity_s: float, connects: int,
-    fill_s: float, marks: bool, output: Path,
+    fill_s: float, marks: bool, mixed: bool, output: Path,
 ) -> int:  # fmt: skip
     """2,000 users with streams and mark prices."""
     if quick:
         users, seconds = min(users, 60), min(seconds, 10.0)
     plan = Plan(users, workers, connects, marks, activity_s)
-    return keep("streams", streams(plan, seconds, deeds, fill_s), output)
+    return keep("streams, mixed" if mixed else "streams", streams(plan, seconds, deeds, fill_s, not mixed), output)
 
 
 if __name__ == "__main__":

@@ -55,5 +55,6 @@ def lines(section: str, result: dict[str, Any]) -> list[str]:
             f"  streams live: {result['live']} of {plan['users']}; memory {result['pss_mb']} MB"
             f" (empty {result['pss_empty_mb']}), {result['pss_kb_per_user']} KB per user"
         )
+        said.append(f"  kept fresh: {result['kept_fresh']}")
     said.append(f"  told: {result['statuses'] or 'nothing'}")
     return said + [f"  INVALID: {problem}" for problem in problems(result)]
