@@ -23,8 +23,8 @@ from pushserver.workers.asking import Silenced, Urgency
 from pushserver.workers.hints import hinted
 from pushserver.workers.memo import Resource
 from pushserver.workers.plan import RoundPlan
-from pushserver.workers.round_state import RoundState, midnight_ms
-from pushserver.workers.timing import FIRST_IDLE_S, GRACE_S, IDLE_S, Moment, failing_code
+from pushserver.workers.round_state import RoundState, midnight_ms, seconds_to_midnight
+from pushserver.workers.timing import FIRST_IDLE_S, GRACE_S, IDLE_S, Moment, failing_code, is_kept
 
 #: A whole round's time at the exchange; well within the lease of a claim.
 ROUND_DEADLINE_S = 8.0
@@ -262,6 +262,8 @@ class Round:
             next_s = state.tools.timing.next_round_in_s(
                 state.memo, state.watched, state.moment(), state.tools.rng
             )  # fmt: skip
+        # A new day begins with a new count, however long there would have been nothing to do.
+        next_s = min(next_s, seconds_to_midnight(state.tools.clock.wall_ms()) + RESUME_SPREAD_S * spread(state.user_id))
         return Ending(result, next_s, state.requests, state.failure)
 
     def _tell_freshness(self) -> None:
@@ -278,7 +280,7 @@ class Round:
                     self._publish(data_type, Freshness.STOPPED, code)
                 elif code and now_ms >= late_at_ms:
                     self._publish(data_type, Freshness.DELAYED, code)
-                elif memo.late_rounds > 1:
+                elif memo.late_rounds > 1 and not is_kept(data_type, state.claim.live):
                     self._publish(data_type, Freshness.DELAYED, StoreUnavailable.code)
                 elif not code and memo.types[data_type].good_ms and now_ms < late_at_ms:
                     self._publish(data_type, Freshness.LIVE, "")
@@ -286,4 +288,6 @@ class Round:
     def _publish(self, data_type: DataType, state: Freshness, reason: str, until_ms: int | None = None) -> None:
         own = self.state
         if own.holds_lease():
-            own.tools.statuses.tell(own.user_id, own.memo, own.now_ms(), data_type, state, reason, until_ms)
+            own.tools.statuses.tell(
+                own.user_id, own.memo, own.now_ms(), data_type, state, reason, until_ms, own.claim.token
+            )

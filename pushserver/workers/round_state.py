@@ -21,6 +21,7 @@ from pushserver.workers.timing import Moment, Timing
 
 #: How long a claim is held; after a kill -9 the users wait for its end.
 LEASE_S = 12.0
+DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +84,8 @@ def utc_date(wall_ms: int) -> str:
 def midnight_ms(date: str) -> int:
     """Milliseconds of 00:00 UTC at the beginning of ``date``."""
     return int(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def seconds_to_midnight(wall_ms: int) -> float:
+    """Until the next 00:00 UTC."""
+    return (DAY_MS - wall_ms % DAY_MS) / 1000

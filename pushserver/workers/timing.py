@@ -35,8 +35,12 @@ HINT_AGAIN_S = 1.5
 LONGEST_HINT_MS = 5_000
 #: The longest pause between looks at a watched user, for whom all else may wait a day.
 LONGEST_PAUSE_S = 60.0
-#: Closed pnl is counted again so often even if nothing was seen to change.
+#: Closed pnl is counted again so often even if nothing was seen to change; less often where a stream would tell.
 RECOUNT_S = 120.0
+STREAMED_RECOUNT_S = 300.0
+#: What a home keeps fresh is known to be true while its stream is healthy: only so many missed reconciliations are
+#: worth a word to its phones.
+RECONCILES_MISSED = 2
 #: Nobody listens: how long the user stays in the schedule, and how often it is looked at meanwhile; soon at first.
 GRACE_S = 30.0
 IDLE_S = 2.0
@@ -74,8 +78,7 @@ class Timing:
     def interval_ms(self, data_type: DataType, live: int = 0) -> int:
         """The configured interval, or the longer one that is enough for what a home keeps fresh (``live``)."""
         configured_ms = round(self._intervals[data_type] * 1000)
-        is_kept = KEPT_BY[data_type] & live == KEPT_BY[data_type]
-        return max(configured_ms, self._reconcile_ms) if is_kept else configured_ms
+        return max(configured_ms, self._reconcile_ms) if is_kept(data_type, live) else configured_ms
 
     def wallet_interval_ms(self, watched: frozenset[DataType], live: int = 0) -> int:
         """Balance sets the pace; pnl alone needs the wallet as often as itself."""
@@ -89,12 +92,13 @@ class Timing:
     def closed_is_due(self, memo: Memo, moment: Moment) -> bool:
         row = memo.resources[Resource.CLOSED_PNL]
         fetched_ms = row.fetched_ms
+        recount_s = STREAMED_RECOUNT_S if moment.live & Live.STREAM else RECOUNT_S
         return (
             memo.today is None
             or is_wanted(row, moment.now_ms)
             or memo.today_date != moment.date
             or memo.recounts > 0
-            or elapsed(fetched_ms, round(RECOUNT_S * 1000), moment.now_ms)
+            or elapsed(fetched_ms, round(recount_s * 1000), moment.now_ms)
         )
 
     def type_due_ms(self, memo: Memo, data_type: DataType, watched: frozenset[DataType], moment: Moment) -> int:
@@ -111,6 +115,9 @@ class Timing:
             if part.wanted_ms:
                 due_ms = 0 if is_wanted(part, moment.now_ms) else min(due_ms, part.wanted_ms)
         if data_type is DataType.BALANCE and memo.wallet_owed:
+            due_ms = 0
+        if data_type is DataType.PNL and memo.today_date != moment.date:
+            # Yesterday's profit is not today's.
             due_ms = 0
         waits = [row.retry_ms, main.retry_ms]
         if data_type is DataType.PNL:
@@ -130,8 +137,13 @@ class Timing:
     def late_at_ms(self, memo: Memo, data_type: DataType, live: int = 0) -> int:
         """From when on this type's phones must be told that they see old figures."""
         row = memo.types[data_type]
-        interval_ms = self.interval_ms(data_type, live)
-        return max(row.good_ms, row.watched_ms) + interval_ms + round(LATE_AFTER_S * 1000)
+        seen_ms, after_ms = max(row.good_ms, row.watched_ms), round(LATE_AFTER_S * 1000)
+        if not is_kept(data_type, live):
+            return seen_ms + self.interval_ms(data_type) + after_ms
+        late_ms = seen_ms + RECONCILES_MISSED * self.interval_ms(data_type, live) + after_ms
+        # Of what a hint is open about, it is known that it is old.
+        hinted_ms = [memo.resources[part].wanted_ms for part in NEEDS[data_type] if memo.resources[part].wanted_ms]
+        return min([late_ms, *(at_ms + self.interval_ms(data_type) + after_ms for at_ms in hinted_ms)])
 
     def next_round_in_s(
         self, memo: Memo, watched: frozenset[DataType], moment: Moment, rng: random.Random
@@ -147,6 +159,11 @@ class Timing:
         together = max((at_ms for at_ms in due if at_ms <= first + COALESCE_S * 1000), default=first)
         pause_s = (together - now_ms) / 1000 + rng.uniform(0.0, JITTER_S)
         return min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, pause_s))
+
+
+def is_kept(data_type: DataType, live: int) -> bool:
+    """Whether a healthy home keeps the type fresh."""
+    return KEPT_BY[data_type] & live == KEPT_BY[data_type]
 
 
 def elapsed(fetched_ms: int, interval_ms: int, now_ms: int) -> bool:
