@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import redis
 
+from bench import engine_overrides
 from bench.fetching import START_TIMEOUT_S, provisioned
 from bench.processes import Process, answers, cpu_s, free_port, pss_bytes, running
 from bench.valkey import valkey, valkey_cpu_s
@@ -105,7 +106,7 @@ def engine(plan: Plan) -> Iterator[Stack]:
             "BYBIT_TICKER_URL": f"ws://127.0.0.1:{port}/v5/public/linear" if plan.marks else "",
             "EGRESS_ID": EGRESS,
             "MAX_STREAMS_PER_WORKER": str(-(-plan.users // plan.workers) + 50),
-            "BENCH_OVERRIDES": overrides(plan),
+            engine_overrides.VARIABLE: engine_overrides.written(overrides(plan)),
             **dict(plan.environment),
         }
         workers, metrics_urls = [], []
@@ -119,12 +120,12 @@ def engine(plan: Plan) -> Iterator[Stack]:
         yield Stack(plan, redis_url, sim, exchange, workers, metrics_urls)
 
 
-def overrides(plan: Plan) -> str:
+def overrides(plan: Plan) -> dict[str, int]:
     """What the settings would refuse."""
     wanted = {"bybit_ip_requests_per_5s": plan.requests_per_5s}
     if plan.stream_connects:
         wanted["bybit_stream_connects_per_5min"] = plan.stream_connects
-    return ",".join(f"{name}={value}" for name, value in wanted.items())
+    return wanted
 
 
 def declare_unspent(redis_url: str, plan: Plan) -> None:

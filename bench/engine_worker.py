@@ -14,15 +14,9 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+from bench import engine_overrides
 from pushserver.settings import Settings
 from pushserver.workers import run
 
-
-def overrides(text: str) -> dict[str, Any]:
-    """``name=number,name=number``."""
-    pairs = (part.split("=", 1) for part in text.split(",") if part)
-    return {name: int(value) for name, value in pairs}
-
-
-if __name__ == "__main__":
-    sys.exit(run.run(replace(Settings.from_env(), **overrides(os.environ.get("BENCH_OVERRIDES", "")))))
+changes: dict[str, Any] = dict(engine_overrides.read(os.environ.get(engine_overrides.VARIABLE, "")))
+sys.exit(run.run(replace(Settings.from_env(), **changes)))
