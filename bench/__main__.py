@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
-from bench import fanout, fetch, fetching, report
+from bench import claims, engine, engine_report, fanout, fetch, fetching, report
 from bench.command import run_command, tell
 from bench.fanout_plot import draw
 
@@ -23,7 +24,7 @@ ROUND_USERS = 50
 
 
 @click.command()
-@click.option("--only", type=click.Choice(report.SECTIONS), help="Leave the other one out.")
+@click.option("--only", type=click.Choice(report.SECTIONS), help="Leave the others out.")
 @click.option("--quick", is_flag=True, help="One short run of each: an impression, no figures.")
 @click.option("--runs", type=click.IntRange(1, 100), default=3, show_default=True, help="Of each; medians are shown.")
 @click.option("--no-peers", is_flag=True, help="Measure this program alone.")
@@ -33,24 +34,35 @@ ROUND_USERS = 50
 def main(
     only: str | None, quick: bool, runs: int, no_peers: bool, fetch_users: int, fetch_seconds: float, output: Path
 ) -> int:
-    """Measure delivery and fetching beside the peers, on this machine."""
+    """Measure delivery and fetching beside the peers, and the exchange engine, on this machine."""
     started_s = time.monotonic()
     results = report.started()
     if quick:
         runs, fetch_users, fetch_seconds = 1, min(fetch_users, 200), min(fetch_seconds, 3)
-    if only != "fetch":
+    if only in (None, "fanout"):
         parts = ("project", "curve") if no_peers else fanout.PARTS
         results["fanout"] = fanout.measured(fanout.plan(parts, quick=quick, runs=runs), tell=tell)
         draw(results["fanout"], output.with_name("fanout.png"))
-    if only != "fanout":
+    if only in (None, "fetch"):
         results["fetch"] = fetching.compare(fetch_users, fetch_seconds, runs, not no_peers, tell)
         if not no_peers:
             results["round"] = fetch.compare(ROUND_USERS, fetch_seconds / 2, runs, tell)
+    if only in (None, "engine"):
+        results["engine"] = engine.measure_all(quick)
+    if only in (None, "claims"):
+        results["claims"] = claims.measure_all(claims.SIZES, *((20, 200) if quick else (400, 5_000)))
     results["took_s"] = round(time.monotonic() - started_s)
     report.write(results, output)
     print(report.table(results))
+    print("\n".join(engine_lines(results)))
     tell(f"took {results['took_s']} s; all figures of all runs are in {output}")
     return 1 if report.problems(results) else 0
+
+
+def engine_lines(results: dict[str, Any]) -> list[str]:
+    """What was measured of the engine; nothing of sections that were left out."""
+    said = [line for name, part in results.get("engine", {}).items() for line in engine_report.lines(name, part)]
+    return said + (claims.lines(results["claims"]) if "claims" in results else [])
 
 
 if __name__ == "__main__":

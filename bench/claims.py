@@ -10,6 +10,7 @@ Memory: a worker that polls 5,000 users without limits, once everybody had a rou
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ LEASE_S = 600.0
 #: As many as a worker takes at once.
 BATCH = 50
 SHARDS = 4
+SIZES = (1_000, 10_000, 100_000)
 #: Users that are completed are due again after this, so that all keep being due.
 AT_ONCE_S = 0.0
 LATER_MS = 3_600_000
@@ -116,6 +118,17 @@ def worker_memory(users: int) -> dict[str, Any]:
     }
 
 
+def measure_all(sizes: Sequence[int], batches: int, memory_users: int) -> dict[str, Any]:
+    """Without the worker's memory when ``memory_users`` is 0."""
+    result: dict[str, Any] = {"scale": []}
+    for size in sizes:
+        result["scale"].append(measure(size, batches))
+        tell(f"claims: {size} users done")
+    if memory_users:
+        result["memory"] = worker_memory(memory_users)
+    return result
+
+
 def lines(result: dict[str, Any]) -> list[str]:
     heads = ("scheduled", "claim, µs a user", "complete, µs a user", "nobody due, µs a call", "users/s on one core",
              "Redis MB")  # fmt: skip
@@ -138,7 +151,7 @@ def lines(result: dict[str, Any]) -> list[str]:
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Few batches and users: an impression.")
-@click.option("--users", default="1000,10000,100000", show_default=True, help="Scheduled users.")
+@click.option("--users", default=",".join(map(str, SIZES)), show_default=True, help="Scheduled users.")
 @click.option("--batches", default=400, show_default=True, help="Claims of 50 users.")
 @click.option("--memory-users", default=5000, show_default=True, help="0 leaves the worker's memory out.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default=report.RESULTS, show_default=True)
@@ -147,12 +160,7 @@ def main(quick: bool, users: str, batches: int, memory_users: int, output: Path)
     sizes = parse_numbers(users)
     if quick:
         batches, memory_users = min(batches, 20), min(memory_users, 200)
-    result: dict[str, Any] = {"scale": []}
-    for size in sizes:
-        result["scale"].append(measure(size, batches))
-        tell(f"claims: {size} users done")
-    if memory_users:
-        result["memory"] = worker_memory(memory_users)
+    result = measure_all(sizes, batches, memory_users)
     results = report.read(output) or report.started()
     results["claims"] = {**report.started(), **result}
     report.write(results, output)

@@ -35,6 +35,12 @@ HOLDERS = 100
 #: As the workers have it.
 SHARDS = 4
 JUMP_EVERY_S = 4.0
+POLLED, STREAMED = 600, 2_000
+#: Streams opened in five minutes, where Bybit allows 500: filling would take 25 minutes.
+CONNECTS = 12_000
+FILL_S = 130.0
+#: Between two deeds of one customer, on average: six an hour while the phone is open.
+ACTIVITY_S = 600.0
 
 
 def first_rounds(stack: Stack, timeout_s: float) -> float:
@@ -138,6 +144,16 @@ def streams(plan: Plan, seconds: float, per_s: float, fill_s: float, plain: bool
         return {"plan": asdict(plan), "first_s": first_s, "filled_s": filled_s, "deeds_per_s": per_s, **result}
 
 
+def measure_all(quick: bool) -> dict[str, Any]:
+    """Both parts with their defaults."""
+    users, seconds = (60, 10.0) if quick else (POLLED, 90.0)
+    streamed = Plan(60 if quick else STREAMED, 2, CONNECTS, True, ACTIVITY_S)
+    return {
+        "polling": polling(users, seconds, 2.0),
+        "streams": streams(streamed, 10.0 if quick else 130.0, 1.0, FILL_S, plain=True),
+    }
+
+
 def make_plain(stack: Stack) -> None:
     """Cross margin and nothing but USDT: accounts whose balance can follow the ticker."""
     for user_id in range(1, stack.plan.users + 1):
@@ -179,7 +195,7 @@ def main() -> None:
 
 @main.command("polling")
 @QUICK
-@click.option("--users", default=600, show_default=True)
+@click.option("--users", default=POLLED, show_default=True)
 @click.option("--seconds", default=90.0, show_default=True)
 @click.option("--deeds", default=2.0, show_default=True, help="Deeds a second beside the customers' own.")
 @OUTPUT
@@ -192,13 +208,13 @@ def polling_command(quick: bool, users: int, seconds: float, deeds: float, outpu
 
 @main.command("streams")
 @QUICK
-@click.option("--users", default=2000, show_default=True)
+@click.option("--users", default=STREAMED, show_default=True)
 @click.option("--workers", default=2, show_default=True)
 @click.option("--seconds", default=130.0, show_default=True)
-@click.option("--deeds", default=2.0, show_default=True, help="Deeds a second beside the customers' own.")
-@click.option("--activity-s", default=300.0, show_default=True, help="Between two deeds of one customer.")
-@click.option("--connects", default=12_000, show_default=True, help="Streams opened in five minutes; really 400.")
-@click.option("--fill-s", default=150.0, show_default=True, help="At most, until everybody has a stream.")
+@click.option("--deeds", default=1.0, show_default=True, help="Deeds a second beside the customers' own.")
+@click.option("--activity-s", default=ACTIVITY_S, show_default=True, help="Between two deeds of one customer.")
+@click.option("--connects", default=CONNECTS, show_default=True, help="Streams opened in five minutes; really 400.")
+@click.option("--fill-s", default=FILL_S, show_default=True, help="At most, until everybody has a stream.")
 @click.option("--marks/--no-marks", default=True, show_default=True)
 @click.option("--mixed", is_flag=True, help="Accounts as seeded: half with BTC, some in isolated or portfolio margin.")
 @OUTPUT

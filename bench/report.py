@@ -12,8 +12,10 @@ from typing import Any
 
 import psutil
 
+from bench import engine_report
+
 RESULTS = Path(__file__).with_name("results.json")
-SECTIONS = ("fanout", "fetch")
+SECTIONS = ("fanout", "fetch", "engine", "claims")
 
 
 def machine() -> dict[str, Any]:
@@ -44,12 +46,20 @@ def started() -> dict[str, Any]:
 
 def problems(results: dict[str, Any]) -> list[str]:
     """Why runs were invalid, each with whose it was."""
-    return [f"round: {problem}" for problem in results.get("round", {}).get("problems", [])] + [
-        f"{section}, {_who(summary)}: {problem}"
-        for section in SECTIONS
-        for summary in _summaries(results, section)
-        for problem in summary["problems"]
-    ]
+    return (
+        [f"round: {problem}" for problem in results.get("round", {}).get("problems", [])]
+        + [
+            f"{section}, {_who(summary)}: {problem}"
+            for section in SECTIONS
+            for summary in _summaries(results, section)
+            for problem in summary["problems"]
+        ]
+        + [
+            f"engine, {name}: {problem}"
+            for name, part in results.get("engine", {}).items()
+            for problem in engine_report.problems(part)
+        ]
+    )
 
 
 def table(results: dict[str, Any]) -> str:
