@@ -8,7 +8,8 @@ local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local ends = now + tonumber(ARGV[1])
 local known = redis.call('HMGET', KEYS[1], 'until', 'code')
 redis.call('DEL', KEYS[2])
-if known[1] and tonumber(known[1]) + 1000 >= ends then
+-- One that is over (or only a suspicion) does not count, however short the new one is.
+if known[1] and tonumber(known[1]) > now and tonumber(known[1]) + 1000 >= ends then
   return {0, known[1], known[2]}
 end
 redis.call('HSET', KEYS[1], 'until', string.format('%.0f', ends), 'code', ARGV[2])

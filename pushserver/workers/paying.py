@@ -7,6 +7,7 @@ A payment that cannot be used at once is forfeited, never used late: the exchang
 from __future__ import annotations
 
 import heapq
+import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable
 from pushserver.observers import BudgetMeasured, Observer, PaymentForfeited, RequestsPaid
 from pushserver.workers.quiet import PROBED_S, Quiet, Silenced
+
+logger = logging.getLogger(__name__)
 
 #: Payments asked for in one go.
 BATCH = 16
@@ -195,6 +198,9 @@ class Cashier:
                     self._more_urgent.clear()
                     # Not all processes at the same moment.
                     self._more_urgent.wait(wait_s + self._rng.random() / self.budget.rate_per_s)
+        except Exception:
+            # Whatever nobody thought of is reported, and those who wait are told.
+            logger.exception("paying for requests failed")
         finally:
             # Nobody may be left waiting for a cashier that is gone; the next payment starts anew.
             self._settling = False
