@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import signal
+import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +17,7 @@ from tempfile import TemporaryDirectory
 import redis
 
 from bench import engine_overrides
-from bench.fetching import START_TIMEOUT_S, provisioned
+from bench.fetching import START_TIMEOUT_S, UNLIMITED, provisioned
 from bench.processes import Process, answers, cpu_s, free_port, pss_bytes, running
 from bench.valkey import valkey, valkey_cpu_s
 from pushserver.bus.budgets import ADDRESS_WINDOW_S, Budget
@@ -25,6 +27,7 @@ from pushserver.model import Secret
 
 EGRESS = "bench"
 REQUESTS_PER_5S = 480
+EXCHANGE_PER_5S = 600
 STREAM_WINDOW_S = 300.0
 
 
@@ -32,6 +35,7 @@ STREAM_WINDOW_S = 300.0
 class Plan:
     """``stream_connects`` per five minutes, 0 without streams; ``marks``: mark prices are followed.
 
+    ``filling_per_5s``: the budget until ``be_strict`` is called, if another.
     ``activity_s`` is how often a customer acts, on average. ``environment`` is added to the workers' own.
     """
 
@@ -41,6 +45,7 @@ class Plan:
     marks: bool = False
     activity_s: float = 300.0
     requests_per_5s: int = REQUESTS_PER_5S
+    filling_per_5s: int = 0
     environment: tuple[tuple[str, str], ...] = ()
 
 
@@ -74,6 +79,13 @@ class Stack:
     def worker_pss_bytes(self) -> list[int]:
         return [pss_bytes([worker.pid]) for worker in self.workers]
 
+    def be_strict(self) -> None:
+        """From now on the usual budget, and after a window without more the exchange's usual limit."""
+        for worker in self.workers:
+            os.kill(worker.pid, signal.SIGUSR1)
+        time.sleep(ADDRESS_WINDOW_S + 2)
+        self.sim.set_limits(requests=EXCHANGE_PER_5S)
+
     def client(self) -> redis.Redis:
         return redis.Redis.from_url(self.redis_url)
 
@@ -95,6 +107,8 @@ def engine(plan: Plan) -> Iterator[Stack]:
         sim = SimControl(url, timeout_s=30.0)
         if plan.stream_connects:
             sim.limit_streams(plan.stream_connects)
+        if plan.filling_per_5s:
+            sim.set_limits(requests=UNLIMITED)
         declare_unspent(redis_url, plan)
         environment = {
             "REDIS_URL": redis_url,
@@ -122,7 +136,7 @@ def engine(plan: Plan) -> Iterator[Stack]:
 
 def overrides(plan: Plan) -> dict[str, int]:
     """What the settings would refuse."""
-    wanted = {"bybit_ip_requests_per_5s": plan.requests_per_5s}
+    wanted = {"bybit_ip_requests_per_5s": plan.filling_per_5s or plan.requests_per_5s}
     if plan.stream_connects:
         wanted["bybit_stream_connects_per_5min"] = plan.stream_connects
     return wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from bench.engine_listener import Heard
@@ -13,6 +14,20 @@ from pushserver.exchange_sim.client import Json
 #: Private endpoints' answers that mean that somebody asked too much.
 TOO_MUCH = "10006"
 HINTS, ROUNDS, BEHIND = "push_stream_hints_total", "push_fetch_rounds_total", "push_mark_behind_seconds"
+
+
+#: Answers that the exchange's log of truth keeps: more than come while anything is measured.
+KEPT = 100_000
+
+
+def most_in(seconds: float, times_s: Sequence[float]) -> int:
+    """The most of these moments that lie within any so many seconds."""
+    ordered, first, most = sorted(times_s), 0, 0
+    for last, at_s in enumerate(ordered):
+        while ordered[first] <= at_s - seconds:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
 
 
 class Window:
@@ -26,19 +41,22 @@ class Window:
         self._told = self._metrics()
         self._cpu = stack.cpu_s()
         self._started_s = time.monotonic()
+        stack.sim.keep_in_truth(capacity=KEPT)
+        self._seq = int(stack.sim.call("GET", "truth", {"limit": 1})["last_seq"])
 
     def close(self) -> dict[str, Any]:
-        """Everything since; ``most_in_5s``, ``bans`` and ``refused`` are since the start of the exchange."""
+        """Everything since; ``bans`` and ``refused`` are since the start of the exchange."""
         cpu, seconds = self._stack.cpu_s(), time.monotonic() - self._started_s
         told, counters = self._metrics(), self._stack.sim.counters(self._mark)
         updates = self._heard.updates - self._updates
+        answers = self._stack.sim.truth(after=self._seq, kind="answer", limit=KEPT)
         return {
             "seconds": round(seconds, 1),
             "requests_per_s": round(counters["requests"] / seconds, 1),
             "by_endpoint_per_s": {
                 path.rsplit("/", 1)[-1]: round(count / seconds, 1) for path, count in counters["by_endpoint"].items()
             },
-            "most_in_5s": max(counters["most_in_a_window"].values(), default=0),
+            "most_in_5s": most_in(5.0, [entry["t_in"] for entry in answers]),
             "bans": sum(_counts(counters["bans"])),
             "refused": int(counters["ret_codes"].get(TOO_MUCH, 0)) + sum(_counts(counters["refused_during_bans"])),
             "headroom": round(1 - counters["requests"] / seconds * 5 / self._stack.plan.requests_per_5s, 3),

@@ -13,6 +13,7 @@ from bench.engine_deeds import HIGH, LOW, PATIENCE_MS, Deeds
 from bench.engine_listener import Heard, Listener
 from bench.engine_report import lines, milliseconds, problems
 from bench.engine_stack import Plan, overrides
+from bench.engine_window import most_in
 from bench.processes import BenchmarkFailed, wait_until
 from pushserver.bus import keys
 from pushserver.bus.connection import connect
@@ -167,3 +168,9 @@ def test_workers_are_told_budgets_that_settings_would_refuse():
         "bybit_stream_connects_per_5min": 12_000,
     }
     assert engine_overrides.read("") == {}
+
+
+def test_the_fullest_window_is_found():
+    assert most_in(5.0, []) == 0
+    assert most_in(5.0, [0, 9, 1, 4.9, 5.0, 20]) == 3
+    assert most_in(5.0, [1.0] * 4) == 4
