@@ -46,16 +46,19 @@ class AccountNews:
         return hints
 
     def _position(self, row: Mapping[str, Any]) -> int:
-        """Told after every change of an order as well, although nothing about the position changed."""
+        """Told after every change of an order as well, although nothing about the position changed.
+
+        What is held, and what is ordered, binds margin, whether or not the wallet is told of.
+        """
         leg = f"{row.get('category')} {row.get('symbol')} {row.get('positionIdx')}"
         if not _is_news(self._positions, leg, _number(row.get("seq")), _figures(row, _POSITION_FIGURES)):
             return 0
-        return POSITIONS | (CLOSED_PNL if row.get("size") in ("0", "") else 0)
+        return POSITIONS | WALLET | (CLOSED_PNL if row.get("size") in ("0", "") else 0)
 
     def _order(self, row: Mapping[str, Any]) -> int:
         order = f"{row.get('category')} {row.get('orderId')}"
         news = _is_news(self._orders, order, _number(row.get("updatedTime")), _figures(row, _ORDER_FIGURES))
-        return ORDERS if news else 0
+        return ORDERS | WALLET if news else 0
 
     def _execution(self, row: Mapping[str, Any]) -> int:
         """A fill changes the order, the position and the wallet; one that closes something also the closed pnl."""

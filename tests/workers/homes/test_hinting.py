@@ -43,9 +43,9 @@ def news() -> AccountNews:
 
 def test_each_kind_of_event_says_where_to_look(news: AccountNews) -> None:
     assert news.hints(told(Topic.WALLET, {"accountType": "UNIFIED"})) == WALLET
-    assert news.hints(position(1)) == POSITIONS
-    assert news.hints(position(2, size="0", side="")) == POSITIONS | CLOSED_PNL
-    assert news.hints(order(1)) == ORDERS
+    assert news.hints(position(1)) == POSITIONS | WALLET
+    assert news.hints(position(2, size="0", side="")) == POSITIONS | WALLET | CLOSED_PNL
+    assert news.hints(order(1)) == ORDERS | WALLET
     assert news.hints(execution("e1")) == POSITIONS | WALLET | ORDERS
     assert news.hints(execution("e2", closedSize="0.5")) == CATCH_UP
 
@@ -57,9 +57,9 @@ def test_a_fill_of_which_nothing_is_known_may_have_closed_something(news: Accoun
 def test_H10_a_position_told_again_with_nothing_changed_is_no_news(news: AccountNews) -> None:
     assert news.hints(position(1))
     assert news.hints(position(2, markPrice="105", unrealisedPnl="5")) == 0
-    assert news.hints(position(3, size="2")) == POSITIONS
-    assert news.hints(position(4, entryPrice="101", size="2")) == POSITIONS
-    assert news.hints(position(5, cumRealisedPnl="1", entryPrice="101", size="2")) == POSITIONS
+    assert news.hints(position(3, size="2")) == POSITIONS | WALLET
+    assert news.hints(position(4, entryPrice="101", size="2")) == POSITIONS | WALLET
+    assert news.hints(position(5, cumRealisedPnl="1", entryPrice="101", size="2")) == POSITIONS | WALLET
 
 
 def test_H10_what_comes_late_is_no_news(news: AccountNews) -> None:
@@ -74,7 +74,7 @@ def test_H10_a_fill_or_an_order_told_twice_is_news_once(news: AccountNews) -> No
     assert news.hints(execution("e1")) == 0
     assert news.hints(order(1))
     assert news.hints(order(1)) == 0
-    assert news.hints(order(1, orderStatus="Filled")) == ORDERS
+    assert news.hints(order(1, orderStatus="Filled")) == ORDERS | WALLET
 
 
 def test_legs_and_markets_are_told_apart(news: AccountNews) -> None:
@@ -86,7 +86,7 @@ def test_legs_and_markets_are_told_apart(news: AccountNews) -> None:
 
 def test_rows_of_one_message_are_looked_at_together(news: AccountNews) -> None:
     both = told(Topic.ORDER, {"orderId": "o1", "orderStatus": "New"}, {"orderId": "o2", "orderStatus": "New"})
-    assert news.hints(both) == ORDERS
+    assert news.hints(both) == ORDERS | WALLET
     assert news.hints(told(Topic.WALLET)) == 0, "no rows, no news"
 
 

@@ -97,7 +97,7 @@ def test_H10_an_event_that_repeats_what_is_known_wakes_nobody(site: Site) -> Non
     site.clock.advance(1)
     stream.tell(Topic.ORDER, orderId="o1", orderStatus="New")
     site.settle()
-    assert [claim.hints for claim in site.round()] == [ORDERS]
+    assert [claim.hints for claim in site.round()] == [ORDERS | WALLET]
     site.clock.advance(1)
     stream.tell(Topic.ORDER, orderId="o1", orderStatus="New")
     site.settle()
