@@ -21,9 +21,9 @@ from pushserver.bus import keys, scripts
 from pushserver.bus.connection import REDIS_FAILURES, unavailable
 
 #: For a type that somebody just subscribed to: in front of everything that is not hopelessly late.
-NEW_WATCHER_HEAD_START_S = 120.0
-#: For a hint from a stream: in front of routine work, also where that is stretched by up to a minute.
-HINT_HEAD_START_S = 60.0
+NEW_WATCHER_HEAD_START_S = 600.0
+#: For a hint from a stream: in front of routine work, also where reconciling thousands of users is stretched by minutes.
+HINT_HEAD_START_S = 300.0
 #: Users per wake or ensure script, so that no single call holds Redis for long.
 BATCH = 500
 #: Users that had to be added again (an emptied Redis, a first start) fall due over so many seconds, few ones sooner.
