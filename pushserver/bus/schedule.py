@@ -22,7 +22,7 @@ from pushserver.bus.connection import REDIS_FAILURES, unavailable
 
 #: For a type that somebody just subscribed to: in front of everything that is not hopelessly late.
 NEW_WATCHER_HEAD_START_S = 600.0
-#: For a hint from a stream: in front of routine work, also where reconciling thousands of users is stretched by minutes.
+#: For a hint from a stream: in front of routine work, also where thousands of users stretch it by minutes.
 HINT_HEAD_START_S = 300.0
 #: Users per wake or ensure script, so that no single call holds Redis for long.
 BATCH = 500
