@@ -6,9 +6,7 @@ that need it and no other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from threading import Lock
 
 import gevent
@@ -20,6 +18,7 @@ from pushserver.exchange.port import Answer
 from pushserver.model import Credentials, DataType, Freshness
 from pushserver.workers import committing, failing, stopping
 from pushserver.workers.asking import Silenced, Urgency
+from pushserver.workers.closing import Closing
 from pushserver.workers.hints import hinted
 from pushserver.workers.memo import Resource
 from pushserver.workers.plan import RoundPlan
@@ -58,7 +57,7 @@ class Round:
         self.state = state
         self._status_lock = Lock()
         self._concluding = False
-        self._inverse_marks: Mapping[str, Decimal] = {}
+        self._closing = Closing(state)
 
     def run(self) -> Ending:
         """Raises StoreUnavailable: the round is lost, and so is what it learnt."""
@@ -84,6 +83,7 @@ class Round:
             return self._stopped()
         committing.commit_pnl(state, plan)
         plan.remember()
+        self._closing.remember()
         self._spare_the_exhausted()
         self._calm_the_unserved(plan, due)
         return self._end()
@@ -194,35 +194,37 @@ class Round:
                 plan.failed(resource)
             else:
                 self.state.answers[resource] = answer
-                self._learn(plan, resource, answer, moment)
+                self._learn(plan, resource, answer)
         return None
 
     def _ask(self, resource: Resource, credentials: Credentials, moment: Moment) -> Answer:
         state = self.state
         deadline_s = state.started_s + ROUND_DEADLINE_S
         try:
-            answer = state.tools.asking.ask(resource, credentials, midnight_ms(moment.date), deadline_s)
+            if resource is Resource.CLOSED_PNL:
+                answer = self._closing.ask(credentials, moment, deadline_s)
+            else:
+                answer = state.tools.asking.ask(resource, credentials, midnight_ms(moment.date), deadline_s)
         except ExchangeError:
             state.requests += 1
             raise
         state.requests += answer.requests
-        if resource is Resource.CLOSED_PNL and state.tools.figures.needs_inverse_marks(answer.rows):
-            self._inverse_marks = state.tools.asking.inverse_marks(deadline_s)
-            state.requests += 1
         return answer
 
-    def _learn(self, plan: RoundPlan, resource: Resource, answer: Answer, moment: Moment) -> None:
+    def _learn(self, plan: RoundPlan, resource: Resource, answer: Answer) -> None:
         """Give the plan what it decides by; figures that cannot be had spoil pnl alone."""
         state, figures, rows = self.state, self.state.tools.figures, answer.rows
-        plan.saw(resource, figures.news_trace(resource, rows))
+        if resource is not Resource.CLOSED_PNL:
+            plan.saw(resource, figures.news_trace(resource, rows))
         try:
             if resource is Resource.POSITIONS:
                 plan.positions_read(figures.positions_trace(rows))
             elif resource is Resource.WALLET:
                 plan.wallet_read(figures.realized(rows), figures.wallet_trace(rows))
             elif resource is Resource.CLOSED_PNL:
-                today = figures.today(rows, midnight_ms(moment.date), self._inverse_marks)
-                plan.closed_read(today, figures.closed_trace(rows))
+                closed, today = self._closing.learn(answer)
+                plan.saw(resource, closed.trace())
+                plan.closed_read(today, closed.trace())
             else:
                 plan.orders_read()
         except ExchangeError as error:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import StrEnum
 
 import orjson
 
+from pushserver.feeds.closed_pnl import ClosedDay
 from pushserver.model import DataType
 
 
@@ -72,6 +73,7 @@ class Memo:
     """All that is remembered of one user.
 
     ``recounts``: closed-pnl counts still owed after a change; ``wallet_owed``: a change was seen, but not its wallet.
+    ``closed_day``: what need not be read again to count ``today``.
     The traces tell whether the account changed: see ``figures``. ``heard_ms``: when anybody last listened;
     ``idle_rounds``: rounds in a row since, in which nobody did. ``late_rounds``: rounds in a row begun far too late.
     """
@@ -87,6 +89,7 @@ class Memo:
     realized: str | None = None
     today: str | None = None
     today_date: str = ""
+    closed_day: ClosedDay | None = None
     recounts: int = 0
     wallet_owed: bool = False
     stop: Stop | None = None
@@ -98,7 +101,7 @@ class Memo:
     )  # fmt: skip
 
     def to_bytes(self) -> bytes:
-        return orjson.dumps(self, option=orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(self, default=_written, option=orjson.OPT_NON_STR_KEYS)
 
     @classmethod
     def from_bytes(cls, raw: bytes | None) -> Memo:
@@ -107,16 +110,17 @@ class Memo:
             return cls()
         try:
             values = orjson.loads(raw)
-            stop = values.pop("stop")
+            stop, closed_day = values.pop("stop"), values.pop("closed_day", None)
             resources = {Resource(name): ResourceMemo(**row) for name, row in values.pop("resources").items()}
             types = {DataType(name): TypeMemo(**row) for name, row in values.pop("types").items()}
             memo = cls(**values, stop=None if stop is None else Stop(**stop))
+            memo.closed_day = None if closed_day is None else ClosedDay.from_values(closed_day)
             memo.resources.update(resources)
             memo.types.update(types)
             for figure in (memo.realized, memo.today):
                 Decimal(figure or 0)
             return memo
-        except (ValueError, TypeError, AttributeError, KeyError, InvalidOperation):
+        except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError):
             return cls()
 
     def use_key(self, version: int) -> None:
@@ -124,6 +128,7 @@ class Memo:
         if self.key_version not in (None, version):
             fresh = Memo()
             self.positions_trace = self.wallet_trace = self.closed_trace = self.realized = self.today = None
+            self.closed_day = None
             self.recounts, self.wallet_owed = 0, False
             self.resources = fresh.resources
             for row in self.types.values():
@@ -146,3 +151,10 @@ class Memo:
                 row.watched_ms = 0
             elif row.watched_ms == 0:
                 row.watched_ms = now_ms
+
+
+def _written(value: object) -> str:
+    """Exact figures as texts; orjson knows all else that a memo holds."""
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"a memo holds no {type(value).__name__}")
