@@ -24,6 +24,8 @@ from pushserver.bus.connection import REDIS_FAILURES, unavailable
 NEW_WATCHER_HEAD_START_S = 600.0
 #: For a hint from a stream: in front of routine work, also where thousands of users stretch it by minutes.
 HINT_HEAD_START_S = 300.0
+#: For the hints of an account where something happens all the time: in front of what is due, not of what is late.
+BUSY_HEAD_START_S = 5.0
 #: Users per wake or ensure script, so that no single call holds Redis for long.
 BATCH = 500
 #: Users that had to be added again (an emptied Redis, a first start) fall due over so many seconds, few ones sooner.

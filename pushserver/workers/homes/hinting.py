@@ -16,6 +16,9 @@ from pushserver.workers.hints import CLOSED_PNL, ORDERS, POSITIONS, WALLET
 REMEMBERED = 64
 #: A user is woken at most so often, however much happens.
 WAKE_EVERY_S = 0.5
+#: Who is woken more often than this in so many seconds no longer passes others: or a few accounts that trade all the
+#: time would use up what all share.
+BUSY_WAKES, BUSY_WINDOW_S = 10, 20.0
 
 _POSITION_FIGURES = ("side", "size", "entryPrice", "leverage", "cumRealisedPnl", "positionStatus")
 _ORDER_FIGURES = ("orderStatus", "price", "qty", "leavesQty", "cumExecQty", "triggerPrice")
@@ -100,23 +103,30 @@ class HintQueue:
     def __init__(self) -> None:
         self._waiting: dict[int, int] = {}
         self._woken_s: dict[int, float] = {}
+        #: When the user's window began, and the wakes since.
+        self._windows: dict[int, tuple[float, int]] = {}
 
     def add(self, user_id: int, hints: int) -> None:
         self._waiting[user_id] = self._waiting.get(user_id, 0) | hints
 
-    def take(self, now_s: float) -> dict[int, list[int]]:
-        """Whom to wake now: hints to users."""
+    def take(self, now_s: float) -> dict[tuple[int, bool], list[int]]:
+        """Whom to wake now: hints, and whether it is one of those who are woken all the time, to users."""
         self._woken_s = {user: woken_s for user, woken_s in self._woken_s.items() if now_s - woken_s < WAKE_EVERY_S}
+        self._windows = {
+            user: window for user, window in self._windows.items() if now_s - window[0] < BUSY_WINDOW_S
+        }  # fmt: skip
         ready = [user for user in self._waiting if user not in self._woken_s]
-        batches: dict[int, list[int]] = {}
+        batches: dict[tuple[int, bool], list[int]] = {}
         for user in ready:
-            batches.setdefault(self._waiting.pop(user), []).append(user)
+            began_s, wakes = self._windows.get(user, (now_s, 0))
+            self._windows[user] = (began_s, wakes + 1)
+            batches.setdefault((self._waiting.pop(user), wakes >= BUSY_WAKES), []).append(user)
             self._woken_s[user] = now_s
         return batches
 
-    def put_back(self, batches: Mapping[int, Iterable[int]]) -> None:
+    def put_back(self, batches: Mapping[tuple[int, bool], Iterable[int]]) -> None:
         """They could not be woken after all."""
-        for hints, user_ids in batches.items():
+        for (hints, _), user_ids in batches.items():
             for user_id in user_ids:
                 self.add(user_id, hints)
                 self._woken_s.pop(user_id, None)

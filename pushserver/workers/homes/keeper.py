@@ -16,7 +16,7 @@ from gevent.event import Event
 from gevent.lock import RLock
 
 from pushserver.bus.homes import HOME_LEASE_S, HomesPort, Live
-from pushserver.bus.schedule import HINT_HEAD_START_S, Claim, SchedulePort
+from pushserver.bus.schedule import BUSY_HEAD_START_S, HINT_HEAD_START_S, Claim, SchedulePort
 from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable
 from pushserver.model import DataType
@@ -144,13 +144,14 @@ class Keeper:
             self._dirty |= dirty
             raise
         batches = self._hints.take(self._clock.monotonic_s())
-        for hints, users in list(batches.items()):
+        for (hints, is_busy), users in list(batches.items()):
+            head_start_s = BUSY_HEAD_START_S if is_busy else HINT_HEAD_START_S
             try:
-                self._schedule.wake(users, head_start_s=HINT_HEAD_START_S, hints=hints)
+                self._schedule.wake(users, head_start_s=head_start_s, hints=hints)
             except StoreUnavailable:
                 self._hints.put_back(batches)
                 raise
-            del batches[hints]
+            del batches[hints, is_busy]
 
     def _stream_changed(self, user_id: int, is_live: bool) -> None:
         """What happened, or happens, while nobody listens must be caught up with."""

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from pushserver.exchange import stream_messages
 from pushserver.exchange.stream_messages import Happening, Topic
 from pushserver.workers.hints import CATCH_UP, CLOSED_PNL, ORDERS, POSITIONS, WALLET
-from pushserver.workers.homes.hinting import REMEMBERED, WAKE_EVERY_S, AccountNews, HintQueue
+from pushserver.workers.homes.hinting import (
+    BUSY_WAKES,
+    BUSY_WINDOW_S,
+    REMEMBERED,
+    WAKE_EVERY_S,
+    AccountNews,
+    HintQueue,
+)
 
 
 def told(topic: Topic, *rows: dict[str, Any]) -> Happening:
@@ -119,7 +126,7 @@ def test_the_first_hint_is_passed_on_at_once() -> None:
     queue = HintQueue()
     queue.add(4, WALLET)
     assert queue.wait_s(10.0) == 0.0
-    assert queue.take(10.0) == {WALLET: [4]}
+    assert queue.take(10.0) == {(WALLET, False): [4]}
     assert queue.wait_s(10.0) is None
 
 
@@ -129,7 +136,7 @@ def test_H10_however_much_happens_a_user_is_woken_twice_a_second_at_most() -> No
     for step in range(1_000):
         now_s = 10.0 + step / 200
         queue.add(4, 1 << (step % 4))
-        wakes += [(now_s, hints) for hints, users in queue.take(now_s).items() if users == [4]]
+        wakes += [(now_s, hints) for (hints, _), users in queue.take(now_s).items() if users == [4]]
     assert len(wakes) == 5.0 / WAKE_EVERY_S
     assert all(later[0] - earlier[0] >= WAKE_EVERY_S for earlier, later in itertools.pairwise(wakes))
     assert {hints for _, hints in wakes[1:]} == {CATCH_UP}, "none of the hints in between is lost"
@@ -141,9 +148,9 @@ def test_others_do_not_wait_for_a_busy_user() -> None:
     queue.take(10.0)
     queue.add(1, ORDERS)
     queue.add(2, ORDERS)
-    assert queue.take(10.1) == {ORDERS: [2]}
+    assert queue.take(10.1) == {(ORDERS, False): [2]}
     assert queue.wait_s(10.1) == pytest.approx(0.4)
-    assert queue.take(10.5) == {ORDERS: [1]}
+    assert queue.take(10.5) == {(ORDERS, False): [1]}
 
 
 def test_what_could_not_be_passed_on_is_passed_on_later_together_with_what_came_since() -> None:
@@ -152,7 +159,7 @@ def test_what_could_not_be_passed_on_is_passed_on_later_together_with_what_came_
     lost = queue.take(10.0)
     queue.add(1, ORDERS)
     queue.put_back(lost)
-    assert queue.take(10.1) == {WALLET | ORDERS: [1]}
+    assert queue.take(10.1) == {(WALLET | ORDERS, False): [1]}
 
 
 def test_a_user_that_left_is_not_woken() -> None:
@@ -160,3 +167,15 @@ def test_a_user_that_left_is_not_woken() -> None:
     queue.add(1, WALLET)
     queue.forget(1)
     assert queue.take(10.0) == {}
+
+
+def test_H08_who_trades_all_the_time_no_longer_passes_the_others() -> None:
+    queue = HintQueue()
+    busy = []
+    for step in range(60):
+        queue.add(1, WALLET)
+        busy += [is_busy for (_, is_busy) in queue.take(step * 0.5)]
+    assert busy[:BUSY_WAKES] == [False] * BUSY_WAKES
+    assert sum(busy) > 30
+    queue.add(1, WALLET)
+    assert list(queue.take(30.0 + BUSY_WINDOW_S)) == [(WALLET, False)], "calm again"
