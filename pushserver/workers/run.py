@@ -207,6 +207,8 @@ def open_keeper(
                 settings.bybit_stream_connects_per_5min,
                 STREAM_WINDOW_S,
                 kind="streams",
+                # Too many connections are only refused: no reason to do without streams for five minutes at a start.
+                unknown_pause_s=0.0,
                 clock=tools.clock,
             ),
             exchange.server_now_ms,
