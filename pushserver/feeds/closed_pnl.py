@@ -85,6 +85,8 @@ class ClosedDay:
         settled = values["settled"]
         inverse = {str(symbol): Decimal(amount) for symbol, amount in settled["inverse"].items()}
         sums = ClosedSums(int(settled["rows"]), int(settled["newest_ms"]), Decimal(settled["linear"]), inverse)
+        if not all(amount.is_finite() for amount in (sums.linear, *inverse.values())):
+            raise ValueError("a settled sum is no number")
         numbers = int(values["boundary_ms"]), int(values["begun_ms"])
         return cls(str(values["date"]), *numbers, sums, str(values["marks"]))
 

@@ -40,7 +40,7 @@ def fills(draw: st.DrawFn) -> Fill:
     # Coarse times, so that stamps coincide with each other and with boundaries.
     at_ms = MIDNIGHT_MS + draw(st.integers(-4, 90)) * MINUTE_MS // 2
     late_ms = draw(st.sampled_from([0, 0, 1, MINUTE_MS, LATEST_APPEARANCE_MS // 2, LATEST_APPEARANCE_MS - 1]))
-    return Fill(draw(st.integers(0, 11)), at_ms, at_ms + late_ms, Decimal(draw(st.integers(-900, 900))) / 1000)
+    return Fill(draw(st.integers(0, 19)), at_ms, at_ms + late_ms, Decimal(draw(st.integers(-900, 900))) / 1000)
 
 
 def row_of(order: int, versions: Sequence[Fill]) -> dict[str, Any]:
@@ -90,8 +90,8 @@ class Looks:
 
 
 @given(
-    st.lists(fills(), max_size=40),
-    st.lists(st.tuples(st.integers(0, 55 * MINUTE_MS), st.sampled_from([False, False, False, True])), max_size=14),
+    st.lists(fills(), min_size=15, max_size=40),
+    st.lists(st.tuples(st.integers(0, 55 * MINUTE_MS), st.sampled_from([False] * 7 + [True])), min_size=6, max_size=14),
 )
 @settings(max_examples=250, deadline=None)
 def test_whatever_the_day_and_the_looks_the_sum_is_that_of_the_whole_day(
@@ -145,6 +145,17 @@ def test_an_order_that_goes_on_filling_after_it_was_settled_is_not_counted_twice
     assert worker.rows_read == [200, 200], "the day was read whole again"
     worker.look(later_ms + 60_000)
     assert worker.rows_read[-1] <= 10, "once is enough"
+
+
+@pytest.mark.parametrize("before_ms", [1, 60_000, LATEST_APPEARANCE_MS])
+def test_a_row_that_appears_up_to_five_minutes_late_is_in_the_next_look(before_ms: int) -> None:
+    history = heavy_day(200, 60_000)
+    newest_ms = history[-1].seen_ms
+    late = Fill(500, newest_ms - before_ms, newest_ms + 1, Decimal(50))
+    worker = Looks([*history, late])
+    assert worker.look(newest_ms).rows == 200
+    assert worker.look(newest_ms + 1).rows == 201
+    assert worker.rows_read[-1] <= 10
 
 
 def test_rows_without_an_order_are_doubted() -> None:
