@@ -75,12 +75,12 @@ class Listener:
             self._socket.sendall(
                 b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
             )
-        wanted, seen = self._users * len(DataType), 0
-        while seen < wanted:
+        told = b""
+        while told.count(b"ssubscribe") < self._users * len(DataType):
             data = self._socket.recv(1 << 20)
             if not data:
                 raise BenchmarkFailed("Valkey closed the listener's connection")
-            seen += data.count(b"ssubscribe")
+            told += data
         self._socket.settimeout(None)
 
     def _listen(self) -> None:
