@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pushserver.errors import AnswerMalformed, ExchangeError, ExchangeUnavailable, KeyRefused
+from pushserver.errors import AnswerMalformed, ExchangeError, ExchangeUnavailable, KeyRefused, PermissionMissing
 from pushserver.events import encode_data
 from pushserver.exchange.bybit_errors import RawAnswer, envelope_of
 from pushserver.exchange.port import Endpoint
@@ -226,7 +226,8 @@ def test_H04_each_captured_refusal_is_classified() -> None:
         assert caught.value.exchange_code is not None
         classes[caught.value.exchange_code] = type(caught.value)
     assert len(errors) == 14
-    assert {33004, 10005, 10003, 10010, -2015} == {code for code, failure in classes.items() if failure is KeyRefused}
+    assert {33004, 10003, 10010, -2015} == {code for code, failure in classes.items() if failure is KeyRefused}
+    assert {10005} == {code for code, failure in classes.items() if failure is PermissionMissing}
     assert {10016, 10000} == {code for code, failure in classes.items() if failure is ExchangeUnavailable}
 
 
