@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pushserver.bus.schedule import NEW_WATCHER_HEAD_START_S, Claim, first_due_ms, refill_spread_s
+from pushserver.bus.schedule import NEW_WATCHER_HEAD_START_S, URGENT_HEAD_START_S, Claim, first_due_ms, refill_spread_s
 from pushserver.clock import Clock
 
 
@@ -60,11 +60,14 @@ class MemorySchedule:
     def emptied(self) -> bool:
         return False
 
-    def claim(self, limit: int, lease_s: float, holder: str) -> list[Claim]:
+    def claim(self, limit: int, lease_s: float, holder: str, *, only_urgent: bool = False) -> list[Claim]:
         now = self._clock.wall_ms()
         self._claims_made += 1
         token = f"{holder}:{self._claims_made}"
-        due = sorted((due_ms, user_id) for user_id, due_ms in self._due_ms.items() if due_ms <= now)[:limit]
+        latest = now - round(only_urgent * URGENT_HEAD_START_S * 1000)
+        due = sorted((due_ms, user_id) for user_id, due_ms in self._due_ms.items() if due_ms <= latest)[:limit]
+        if only_urgent:
+            due = [(due_ms, user_id) for due_ms, user_id in due if user_id in self._wakes]
         return [self._hold(user_id, token, now, now + round(lease_s * 1000)) for _, user_id in due]
 
     def complete(self, claim: Claim, next_due_in_s: float) -> bool:

@@ -26,6 +26,8 @@ NEW_WATCHER_HEAD_START_S = 600.0
 HINT_HEAD_START_S = 300.0
 #: For the hints of an account where something happens all the time: in front of what is due, not of what is late.
 BUSY_HEAD_START_S = 5.0
+#: From this head start on a wake counts as urgent.
+URGENT_HEAD_START_S = 120.0
 #: Users per wake or ensure script, so that no single call holds Redis for long.
 BATCH = 500
 #: Users that had to be added again (an emptied Redis, a first start) fall due over so many seconds, few ones sooner.
@@ -73,8 +75,11 @@ class SchedulePort(Protocol):
         """Whether the schedule, or a part of it, was lost since this was last asked; the first time says no."""
         ...
 
-    def claim(self, limit: int, lease_s: float, holder: str) -> list[Claim]:
-        """At most ``limit`` due users. ``holder`` names the process, for people who look into Redis."""
+    def claim(self, limit: int, lease_s: float, holder: str, *, only_urgent: bool = False) -> list[Claim]:
+        """At most ``limit`` due users. ``holder`` names the process, for people who look into Redis.
+
+        ``only_urgent``: none but those that were woken to be in front of routine work.
+        """
         ...
 
     def complete(self, claim: Claim, next_due_in_s: float) -> bool:
@@ -140,37 +145,37 @@ class Schedule:
         before, self._births = self._births, births
         return before not in (None, births)
 
-    def claim(self, limit: int, lease_s: float, holder: str) -> list[Claim]:
+    def claim(self, limit: int, lease_s: float, holder: str, *, only_urgent: bool = False) -> list[Claim]:
         """As promised; claims whose answer got lost on the way are given back by the next call."""
         token = f"{holder}:{secrets.token_hex(6)}"
         try:
             self._give_back_lost()
-            return self._take(limit, round(lease_s * 1000), token)
+            return self._take(limit, [round(lease_s * 1000), token, round(only_urgent * URGENT_HEAD_START_S * 1000)])
         except REDIS_FAILURES as error:
             self._lost_tokens.append(token)
             raise unavailable(error) from error
 
-    def _take(self, limit: int, lease_ms: int, token: str) -> list[Claim]:
+    def _take(self, limit: int, arguments: list[int | str]) -> list[Claim]:
         """All shards at once, each asked for its share; then those that may have more, one after the other."""
         first = self._rng.randrange(self._shards)
         shares = {
             (first + step) % self._shards: limit // self._shards + (step < limit % self._shards)
             for step in range(self._shards)
         }
-        calls = [(schedule_keys(shard), [share, lease_ms, token]) for shard, share in shares.items()]
+        calls = [(schedule_keys(shard), [share, *arguments]) for shard, share in shares.items()]
         claims: list[Claim] = []
         rich = []
         for (shard, share), answer in zip(shares.items(), self._claim.pipelined(calls), strict=True):
             if isinstance(answer, Exception):
                 raise answer
-            granted = _claims(answer, token)
+            granted = _claims(answer, str(arguments[1]))
             claims += granted
             if len(granted) == share:
                 rich.append(shard)
         for shard in rich:
             if limit > len(claims):
-                answer = self._claim(schedule_keys(shard), [limit - len(claims), lease_ms, token])
-                claims += _claims(answer, token)
+                answer = self._claim(schedule_keys(shard), [limit - len(claims), *arguments])
+                claims += _claims(answer, str(arguments[1]))
         return claims
 
     def complete(self, claim: Claim, next_due_in_s: float) -> bool:

@@ -39,6 +39,8 @@ ROUND_LIMIT_S = 11.0
 POLL_S = 0.05
 #: Users claimed at once.
 BATCH = 50
+#: The same while the budget is short; so many in each shard at most are looked at.
+URGENT_BATCH = 8
 #: Between attempts while Redis is away.
 RETRY_PAUSES_S = (0.1, 0.3, 0.7, 1.5)
 #: How often rounds under way are looked at for phones to be told.
@@ -144,13 +146,13 @@ class WorkerPool:
 
     def _claim(self) -> int:
         asking = self._tools.asking
-        if asking.is_short:
-            return 0
         payable = math.ceil((asking.room - self._still_to_pay()) / self._requests_per_round)
-        limit = min(self._free(), self._pool.free_count(), BATCH, payable)
+        # While the budget is short, routine work waits in the schedule; what is urgent pays before it.
+        only_urgent = asking.is_short or payable <= 0
+        limit = min(self._free(), self._pool.free_count(), URGENT_BATCH if only_urgent else min(BATCH, payable))
         if limit <= 0:
             return 0
-        claims = self._schedule.claim(limit, LEASE_S, self._holder)
+        claims = self._schedule.claim(limit, LEASE_S, self._holder, only_urgent=only_urgent)
         if not claims:
             return 0
         received_s = self._tools.clock.monotonic_s()

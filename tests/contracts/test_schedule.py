@@ -171,6 +171,14 @@ def test_a_woken_user_overtakes_routine_work_that_is_late_by_less_than_its_head_
     assert [claim.user_id for claim in subject.schedule.claim(4, 5, "a")] == [16, 4, 12, 8]
 
 
+def test_while_little_can_be_paid_only_urgent_wakes_are_claimed(subject: Subject) -> None:
+    subject.schedule.wake([4, 5], head_start_s=5)
+    subject.schedule.wake([8], head_start_s=300)
+    assert [claim.user_id for claim in subject.schedule.claim(8, 60, "me", only_urgent=True)] == [8]
+    assert subject.schedule.claim(8, 60, "me", only_urgent=True) == []
+    assert {claim.user_id for claim in subject.schedule.claim(8, 60, "me")} == {4, 5}
+
+
 def test_lateness_counts_from_the_wake_and_not_from_its_head_start(subject: Subject) -> None:
     subject.schedule.wake([1], head_start_s=60)
     subject.pass_time(0.1)
