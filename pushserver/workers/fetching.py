@@ -19,7 +19,7 @@ from pushserver.model import Credentials, DataType, Freshness
 from pushserver.workers import committing, failing, stopping
 from pushserver.workers.asking import Silenced, Urgency
 from pushserver.workers.closing import Closing
-from pushserver.workers.hints import hinted
+from pushserver.workers.hints import CATCH_UP, hinted
 from pushserver.workers.memo import Resource
 from pushserver.workers.plan import RoundPlan
 from pushserver.workers.round_state import RoundState, midnight_ms, seconds_to_midnight
@@ -72,7 +72,9 @@ class Round:
         memo.use_key(credentials.version)
         moment, hints = state.moment(), hinted(state.claim.hints)
         memo.hinted(hints, moment.now_ms)
-        plan = RoundPlan(memo, state.watched, moment, state.tools.timing, hints)
+        # Only what an event told of can be missing yet; after a time without a stream it is long there.
+        told = frozenset[Resource]() if state.claim.hints == CATCH_UP else hints
+        plan = RoundPlan(memo, state.watched, moment, state.tools.timing, told)
         due = state.tools.timing.due_types(memo, state.watched, moment)
         refused = self._read_all(plan, credentials, moment)
         if not state.tools.credentials.is_current(state.user_id, credentials.version):

@@ -84,6 +84,12 @@ def test_a_hint_that_nothing_new_is_seen_of_is_looked_after_once_more(bench: Liv
     assert bench.exchange.counts() == {"orders": 2}
 
 
+def test_what_is_caught_up_with_is_read_once(bench: LiveBench) -> None:
+    bench.hint(4, hints.CATCH_UP)
+    bench.run_for(10)
+    assert bench.exchange.counts() == {"orders": 1, "positions": 1, "wallet": 1, "closed_pnl": 1}
+
+
 def test_a_hinted_request_that_failed_is_not_left_to_the_next_reconciliation(bench: LiveBench) -> None:
     bench.exchange.faults["orders"].append(ExchangeUnavailable())
     bench.exchange.accounts["key-4"].add_order("a")
