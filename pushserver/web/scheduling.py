@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+import gevent
+
 from pushserver.bus.schedule import NEW_WATCHER_HEAD_START_S
 from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable
@@ -14,6 +16,8 @@ from pushserver.web.outages import Outages
 logger = logging.getLogger(__name__)
 
 ENSURE_EVERY_S = 5.0
+#: A crowd is woken at most so often.
+GATHER_S = 0.02
 
 
 class Schedule(Protocol):
@@ -39,21 +43,41 @@ class Scheduling:
         on_emptied: Callable[[], None],
         outages: Outages,
         clock: Clock,
+        spawn_later: Callable[..., object] = gevent.spawn_later,
     ) -> None:
         self._schedule = schedule
         self._watched = watched
         self._on_emptied = on_emptied
         self._outages = outages
         self._clock = clock
+        self._spawn_later = spawn_later
         self._looking_after = False
         self._ensured_at_s = clock.monotonic_s()
+        self._woke_at_s = float("-inf")
+        self._to_wake: list[int] = []
 
     def wake(self, user_id: int) -> None:
-        """Have the user fetched now."""
+        """Have the user fetched now; does not raise. Of a crowd, those who come within a moment are woken together."""
+        now_s = self._clock.monotonic_s()
+        if self._to_wake:
+            self._to_wake.append(user_id)
+        elif now_s - self._woke_at_s >= GATHER_S:
+            self._woke_at_s = now_s
+            self._wake([user_id])
+        else:
+            self._to_wake.append(user_id)
+            self._spawn_later(GATHER_S, self._wake_crowd)
+
+    def _wake_crowd(self) -> None:
+        users, self._to_wake = self._to_wake, []
+        self._woke_at_s = self._clock.monotonic_s()
+        self._wake(list(dict.fromkeys(users)))
+
+    def _wake(self, user_ids: list[int]) -> None:
         try:
-            self._schedule.wake([user_id], head_start_s=NEW_WATCHER_HEAD_START_S)
+            self._schedule.wake(user_ids, head_start_s=NEW_WATCHER_HEAD_START_S)
         except StoreUnavailable:
-            logger.debug("user %d could not be woken; ensure makes up for it", user_id)
+            logger.debug("%d users could not be woken; ensure makes up for it", len(user_ids))
 
     def ensure(self) -> None:
         """Put watched users that the schedule lost back into it."""

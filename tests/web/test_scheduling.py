@@ -1,0 +1,70 @@
+"""Waking users of a crowd together, and one alone at once."""
+
+from __future__ import annotations
+
+from pushserver.clock import ManualClock
+from pushserver.errors import StoreUnavailable
+from pushserver.web.scheduling import GATHER_S, Scheduling
+
+
+class FakeSchedule:
+    def __init__(self) -> None:
+        self.woken: list[list[int]] = []
+        self.away = False
+
+    def wake(self, user_ids, *, head_start_s):
+        if self.away:
+            raise StoreUnavailable
+        self.woken.append(list(user_ids))
+
+    def ensure(self, user_ids):
+        return 0
+
+    def emptied(self):
+        return False
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock, self.schedule, self.later = ManualClock(), FakeSchedule(), []
+        self.scheduling = Scheduling(
+            self.schedule, list, lambda: None, None, self.clock, lambda seconds, do: self.later.append(do)
+        )
+
+    def pass_time(self) -> None:
+        self.clock.advance(2 * GATHER_S)
+        later, self.later = self.later, []
+        for do in later:
+            do()
+
+
+def test_one_user_is_woken_at_once() -> None:
+    world = World()
+    world.scheduling.wake(4)
+    assert world.schedule.woken == [[4]]
+    world.pass_time()
+    world.scheduling.wake(4)
+    assert world.schedule.woken == [[4], [4]]
+
+
+def test_a_crowd_is_woken_together_each_of_it_once() -> None:
+    world = World()
+    for user_id in (1, 2, 3, 2):
+        world.scheduling.wake(user_id)
+    assert world.schedule.woken == [[1]]
+    world.pass_time()
+    assert world.schedule.woken == [[1], [2, 3]]
+    world.pass_time()
+    assert len(world.schedule.woken) == 2
+
+
+def test_a_store_that_is_away_is_survived() -> None:
+    world = World()
+    world.schedule.away = True
+    world.scheduling.wake(1)
+    world.scheduling.wake(2)
+    world.pass_time()
+    world.schedule.away = False
+    world.pass_time()
+    world.scheduling.wake(3)
+    assert world.schedule.woken == [[3]]
