@@ -5,14 +5,18 @@
 local function wake_one(due, leases, wakes, user, now, head, hints)
   local score = tonumber(redis.call('ZSCORE', due, user) or now)
   local since = math.min(now, score)
-  local known = redis.call('HGET', wakes, user)
-  if known then
+  -- Most wakes find nothing to be merged with: a crowd that connects at once is woken with few commands.
+  if redis.call('HSETNX', wakes, user, string.format('%.0f %.0f %d', since, head, hints)) == 0 then
+    local known = redis.call('HGET', wakes, user)
     local known_since, known_head, known_hints = string.match(known, '^(%d+) (%d+) (%d+)$')
     since = tonumber(known_since)
     head = math.max(head, tonumber(known_head))
     hints = bit.bor(hints, tonumber(known_hints))
+    local merged = string.format('%.0f %.0f %d', since, head, hints)
+    if merged ~= known then
+      redis.call('HSET', wakes, user, merged)
+    end
   end
-  redis.call('HSET', wakes, user, string.format('%.0f %.0f %d', since, head, hints))
   if score <= now or redis.call('HEXISTS', leases, user) == 0 then
     redis.call('ZADD', due, 'LT', now - head, user)
   end

@@ -287,7 +287,7 @@ def test_G07_a_reread_of_an_older_redis_raises_its_floor_and_sends_nothing(world
     world.deliveries.reread()
     settle(lambda: world.states.floors)
     assert world.states.floors == [(4, PNL, 50)]
-    assert world.schedule.woken == [4, 4]
+    settle(lambda: world.schedule.woken == [4, 4])
     assert len(frames(phone)) == 1
 
 
