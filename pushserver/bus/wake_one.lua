@@ -3,7 +3,8 @@
 -- A wake is remembered as 'due since ms, head start ms, hints' until a claim takes it; of several the earliest, the
 -- largest and all hints count. One that a living claim holds becomes due when that claim completes.
 local function wake_one(due, leases, wakes, user, now, head, hints)
-  local score = tonumber(redis.call('ZSCORE', due, user) or now)
+  local scheduled = redis.call('ZSCORE', due, user)
+  local score = tonumber(scheduled or now)
   local since = math.min(now, score)
   -- Most wakes find nothing to be merged with: a crowd that connects at once is woken with few commands.
   if redis.call('HSETNX', wakes, user, string.format('%.0f %.0f %d', since, head, hints)) == 0 then
@@ -17,7 +18,9 @@ local function wake_one(due, leases, wakes, user, now, head, hints)
       redis.call('HSET', wakes, user, merged)
     end
   end
-  if score <= now or redis.call('HEXISTS', leases, user) == 0 then
+  -- Who is as far in front already stays there.
+  local in_front = scheduled and score <= now - head
+  if not in_front and (score <= now or redis.call('HEXISTS', leases, user) == 0) then
     redis.call('ZADD', due, 'LT', now - head, user)
   end
 end
