@@ -40,6 +40,8 @@ BURST_SHARE = 0.02
 SMALLEST_BURST = 4
 #: Payments may be reserved so far ahead at all.
 LONGEST_HORIZON_S = 0.5
+#: So long a declared budget is believed if nobody spends from it.
+DECLARED_FOR_S = 3600
 #: For so long a process's last grant tells that Redis has lost what it knew.
 REMEMBERED_S = 90.0
 
@@ -145,6 +147,7 @@ class Budget:
         """For whoever knows that nothing was asked lately: an exchange and a Redis that were started just now."""
         try:
             self._client.hset(self._keys[0], mapping={"spent": 0, "opens": 0})
+            self._client.expire(self._keys[0], DECLARED_FOR_S)
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
 

@@ -6,17 +6,17 @@ local function wake_one(due, leases, wakes, user, now, head, hints)
   local scheduled = redis.call('ZSCORE', due, user)
   local score = tonumber(scheduled or now)
   local since = math.min(now, score)
-  -- Most wakes find nothing to be merged with: a crowd that connects at once is woken with few commands.
-  if redis.call('HSETNX', wakes, user, string.format('%.0f %.0f %d', since, head, hints)) == 0 then
-    local known = redis.call('HGET', wakes, user)
+  -- Nothing is remembered of a user who is not scheduled: a crowd that connects at once takes few commands.
+  local known = scheduled and redis.call('HGET', wakes, user)
+  if known then
     local known_since, known_head, known_hints = string.match(known, '^(%d+) (%d+) (%d+)$')
     since = tonumber(known_since)
     head = math.max(head, tonumber(known_head))
     hints = bit.bor(hints, tonumber(known_hints))
-    local merged = string.format('%.0f %.0f %d', since, head, hints)
-    if merged ~= known then
-      redis.call('HSET', wakes, user, merged)
-    end
+  end
+  local merged = string.format('%.0f %.0f %d', since, head, hints)
+  if merged ~= known then
+    redis.call('HSET', wakes, user, merged)
   end
   -- Who is as far in front already stays there.
   local in_front = scheduled and score <= now - head
