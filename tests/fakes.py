@@ -296,5 +296,6 @@ class FakeMemos:
     def read(self, user_ids: Any) -> dict[int, bytes | None]:
         return {user_id: self.stored.get(user_id) for user_id in user_ids}
 
-    def write(self, user_id: int, memo: bytes) -> None:
+    def write(self, user_id: int, memo: bytes, fence: str = "") -> bool:
         self.stored[user_id] = memo
+        return True

@@ -1,6 +1,6 @@
 """What the next fetch round of a user must know of the last ones; opaque here, see ``workers.memo``.
 
-Written only by the worker that holds the user's lease. A lost memo costs one round of fetches, nothing else.
+Written only by the user's newest round. A lost memo costs one round of fetches, nothing else.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pushserver.bus import keys
+from pushserver.bus import keys, scripts
 from pushserver.bus.connection import REDIS_FAILURES, unavailable
 
 #: A user nobody watched for so long starts afresh.
@@ -20,6 +20,7 @@ class Memos:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._write = scripts.load(client, "write_memo")
 
     def read(self, user_ids: Sequence[int]) -> dict[int, bytes | None]:
         """The memo of each user, None where there is none, in one round trip."""
@@ -31,8 +32,13 @@ class Memos:
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
 
-    def write(self, user_id: int, memo: bytes) -> None:
+    def write(self, user_id: int, memo: bytes, fence: str = "") -> bool:
+        """Keep it; False, and nothing is kept, when a newer round began or Redis forgot this one.
+
+        ``fence``: of the round (``States.open_rounds``); empty for a writer without rounds.
+        """
         try:
-            self._client.set(keys.memo(user_id), memo, ex=MEMO_TTL_S)
+            names = [keys.memo(user_id), keys.fence(user_id)]
+            return bool(self._write(keys=names, args=[memo, MEMO_TTL_S, fence]))
         except REDIS_FAILURES as error:
             raise unavailable(error) from error

@@ -15,6 +15,9 @@ import orjson
 from pushserver.feeds.closed_pnl import ClosedDay
 from pushserver.model import DataType
 
+#: Between two Redis servers that follow one another, clocks may differ by so much.
+CLOCK_STEP_MS = 2_000
+
 
 class Resource(StrEnum):
     """What is asked of the exchange, in the order of a round."""
@@ -104,10 +107,19 @@ class Memo:
         return orjson.dumps(self, default=_written, option=orjson.OPT_NON_STR_KEYS)
 
     @classmethod
-    def from_bytes(cls, raw: bytes | None) -> Memo:
-        """A memo that is missing, damaged or of another program version counts as none: a round's work is lost."""
+    def from_bytes(cls, raw: bytes | None, now_ms: int | None = None) -> Memo:
+        """A memo that is missing, damaged, of another program version or of another clock counts as none.
+
+        ``now_ms``: the time to which it must not be ahead by more than ``CLOCK_STEP_MS``: what Redis restored under
+        a clock that is behind would keep its user from being asked for until time catches up.
+        """
         if raw is None:
             return cls()
+        memo = cls._parsed(raw)
+        return cls() if now_ms is not None and memo.newest_ms() > now_ms + CLOCK_STEP_MS else memo
+
+    @classmethod
+    def _parsed(cls, raw: bytes) -> Memo:
         try:
             values = orjson.loads(raw)
             stop, closed_day = values.pop("stop"), values.pop("closed_day", None)
@@ -122,6 +134,10 @@ class Memo:
             return memo
         except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError):
             return cls()
+
+    def newest_ms(self) -> int:
+        """The latest moment that it tells of."""
+        return max(self.heard_ms, *(row.fetched_ms for row in self.resources.values()))
 
     def use_key(self, version: int) -> None:
         """Another key may belong to another account: nothing remembered of figures or failures holds for it."""

@@ -167,7 +167,8 @@ class WorkerPool:
         for claim in claims:
             self._met(claim, watched[claim.user_id])
             try:
-                self._start(claim, Memo.from_bytes(memos[claim.user_id]), watched[claim.user_id], received_s)
+                memo = Memo.from_bytes(memos[claim.user_id], claim.at_ms)
+                self._start(claim, memo, watched[claim.user_id], received_s)
             except Exception:
                 # Its user is due again when the lease ends; the others of this batch are served now.
                 logger.exception("the round of user %d could not be started", claim.user_id)
@@ -221,7 +222,7 @@ class WorkerPool:
     def _conclude(self, round_: Round, ending: Ending) -> None:
         claim = round_.state.claim
         if round_.state.holds_lease():
-            self._memos.write(claim.user_id, round_.state.memo.to_bytes())
+            self._memos.write(claim.user_id, round_.state.memo.to_bytes(), claim.token)
         if ending.next_due_in_s is None:
             kept = self._schedule.drop(claim)
         else:

@@ -9,7 +9,6 @@ import pytest
 
 from pushserver.bus import pauses as pauses_module
 from pushserver.bus.connection import connect
-from pushserver.bus.memos import Memos
 from pushserver.bus.pauses import Pauses
 from pushserver.errors import StoreUnavailable
 from pushserver.model import Secret
@@ -73,11 +72,3 @@ def test_without_redis_nothing_may_be_asked() -> None:
     pauses = Pauses(connect(Secret("redis://127.0.0.1:1/0"), timeout_s=0.2), "here")
     with pytest.raises(StoreUnavailable):
         pauses.gate()
-
-
-def test_memos_are_read_in_the_order_asked_and_expire(client: Any) -> None:
-    memos = Memos(client)
-    memos.write(4, b"four")
-    memos.write(6, b"six")
-    assert memos.read([6, 5, 4]) == {6: b"six", 5: None, 4: b"four"}
-    assert 0 < client.ttl("push:{4}:memo") <= 86_400

@@ -44,3 +44,10 @@ def test_the_same_key_forgets_nothing() -> None:
     memo = Memo(key_version=1, realized="5")
     memo.use_key(1)
     assert memo.realized == "5"
+
+
+def test_a_memo_from_the_future_was_written_by_another_clock() -> None:
+    memo = Memo(heard_ms=60_000)
+    memo.resources[Resource.WALLET].fetched_ms = 60_000
+    assert Memo.from_bytes(memo.to_bytes(), now_ms=59_000) == memo
+    assert Memo.from_bytes(memo.to_bytes(), now_ms=10_000) == Memo()
