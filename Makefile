@@ -17,8 +17,13 @@ venv: .venv/dev.stamp  ## create .venv with everything that tests, lint and benc
 demo: .venv/runtime.stamp  ## start the whole system on this machine; Ctrl-C ends it
 	@exec $(PYTHON) scripts/in_foreground.py $(PYTHON) -m pushserver demo $(ARGS)
 
-test: .venv/dev.stamp tests/js/node_modules/stamp bench/peers/node/node_modules/stamp  ## run every test; ARGS='-k name -x' goes to pytest
+test: .venv/dev.stamp tests/js/node_modules/stamp bench/peers/node/node_modules/stamp  ## run every test, system tests last and alone; with ARGS='-k name -x' one pytest
+ifeq ($(strip $(ARGS)),)
+	$(PYTHON) -m pytest -n 2 --dist loadfile --ignore=tests/system
+	$(PYTHON) -m pytest tests/system
+else
 	$(PYTHON) -m pytest $(ARGS)
+endif
 
 bench: .venv/dev.stamp bench/peers/node/node_modules/stamp  ## run the benchmarks and print one table
 	$(PYTHON) -m bench $(ARGS)
