@@ -34,7 +34,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from pushserver import observers as o
-from pushserver.metrics_catalogue import BOTH, CATALOGUE, WEB, Amount, Metric
+from pushserver.metrics_catalogue.catalogue import BOTH, CATALOGUE, WEB, Amount, Metric
 from pushserver.metrics_endpoint import Address, MetricsEndpoint
 
 logger = logging.getLogger(__name__)

@@ -11,6 +11,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pushserver.mark_records import MarksCommitted as MarksCommitted, MarksMeasured as MarksMeasured
+from pushserver.measure_records import (
+    BackoffBegun as BackoffBegun,
+    BreakerMeasured as BreakerMeasured,
+    CanaryHeard as CanaryHeard,
+    ConnectionsMeasured as ConnectionsMeasured,
+    ListenerAged as ListenerAged,
+    MetricsRoomMeasured as MetricsRoomMeasured,
+    PingsAnswered as PingsAnswered,
+    ProcessMeasured as ProcessMeasured,
+    RedisTried as RedisTried,
+    RoundsMeasured as RoundsMeasured,
+    ScheduleMeasured as ScheduleMeasured,
+    StageTimed as StageTimed,
+    WatchSampled as WatchSampled,
+)
 from pushserver.model import DataType
 from pushserver.stream_records import (
     HintServed as HintServed,

@@ -18,7 +18,7 @@ from pushserver import observers as o
 from pushserver.errors import ExchangeError
 from pushserver.exchange.bybit_errors import MEANINGS
 from pushserver.metrics import PrometheusObserver, SharedMetrics, serve_worker_metrics
-from pushserver.metrics_catalogue import BOTH, CATALOGUE, VERSION, WEB, WORKER
+from pushserver.metrics_catalogue.catalogue import BOTH, CATALOGUE, VERSION, WEB, WORKER
 from pushserver.metrics_endpoint import MetricsEndpoint, SharedDirectory
 from pushserver.model import DataType, Freshness
 from pushserver.settings import Address
@@ -66,6 +66,19 @@ ONE_OF_EACH = (
     o.MarksCommitted(DataType.PNL, "published", states=3),
     o.MarksMeasured(users=2, busy_s=0.01, behind_s=0.2),
     o.TickerEnded("closed"),
+    o.StageTimed("commit_to_bus", {0.002: 3}),
+    o.PingsAnswered({0.04: 2}),
+    o.CanaryHeard(0.001),
+    o.ListenerAged(1.5),
+    o.ConnectionsMeasured(connections=3, waiting=2, messages=5, stuck_s=0.5),
+    o.WatchSampled(DataType.PNL, "late", 17.0),
+    o.RedisTried(is_up=True),
+    o.RoundsMeasured(rounds=2, slots=9, most_slots=10, requests=4),
+    o.ScheduleMeasured(users=50, headroom_users=900, limit=480),
+    o.BreakerMeasured("throttled", is_it=True),
+    o.BackoffBegun("exchange_timeout", 4.0),
+    o.ProcessMeasured(cpu_s=0.2, resident_bytes=50_000_000, open_files=70),
+    o.MetricsRoomMeasured(free_bytes=1_000_000),
     o.UpdatesPushed(DataType.BALANCE, connections=5, size_bytes=600, latencies_s={0.005: 1, 7.0: 2, 60.0: 4}),
     o.PushSampled(DataType.BALANCE, 4, connections=2, size_bytes=300, latency_s=0.004),
 )

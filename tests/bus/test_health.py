@@ -17,7 +17,7 @@ from pushserver.bus.signals import Signal, SignalKind
 from pushserver.clock import SystemClock
 from pushserver.errors import StoreUnavailable
 from pushserver.feeds.key_health import DAY_S, AccountHealth, HealthState, health_of, refused
-from pushserver.metrics_catalogue import DAYS_LEFT
+from pushserver.metrics_catalogue.catalogue import DAYS_LEFT
 from pushserver.model import Secret
 from tests.system.harness import wait_until
 

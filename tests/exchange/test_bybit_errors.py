@@ -24,7 +24,7 @@ from pushserver.errors import (
 from pushserver.exchange.answers_table import MEANINGS
 from pushserver.exchange.bybit_errors import RawAnswer, cleaned, envelope_of
 from pushserver.exchange.port import Endpoint
-from pushserver.metrics_catalogue import FETCH_CODES
+from pushserver.metrics_catalogue.catalogue import FETCH_CODES
 from tests.exchange.stub import NOW_MS, envelope
 
 CLOUDFRONT = b"<!DOCTYPE HTML><HTML><HEAD><TITLE>ERROR: The request could not be satisfied</TITLE></HEAD></HTML>"
