@@ -1,4 +1,4 @@
-"""What is measured now and then rather than happens, as records for observers; many values in one where they are many."""
+"""What is measured now and then, as records for observers; many values in one where they are many."""
 
 from __future__ import annotations
 

@@ -79,6 +79,7 @@ class FakeExchange:
         self.always: dict[str, ExchangeError | Callable[[], None]] = {}
         self.latency_s = 0.0
         self.stamp_offset_ms = 0
+        self.in_flight = 0
 
     def count(self, endpoint: str | None = None) -> int:
         return sum(1 for _, _, asked in self.requests if endpoint in (None, asked))
@@ -257,6 +258,7 @@ class FakeBudget:
 
     burst = 10
     rate_per_s = 85.0
+    per_window = 480
 
     def __init__(self, pauses: FakePauses, clock: Clock) -> None:
         self._pauses = pauses

@@ -19,6 +19,7 @@ from pushserver.errors import ExchangeError
 from pushserver.exchange.bybit_errors import MEANINGS
 from pushserver.metrics import PrometheusObserver, SharedMetrics, serve_worker_metrics
 from pushserver.metrics_catalogue.catalogue import BOTH, CATALOGUE, VERSION, WEB, WORKER
+from pushserver.metrics_catalogue.page import page
 from pushserver.metrics_endpoint import MetricsEndpoint, SharedDirectory
 from pushserver.model import DataType, Freshness
 from pushserver.settings import Address
@@ -418,3 +419,18 @@ def test_I05_the_shared_directory_goes_elsewhere_when_memory_has_no_room(tmp_pat
         assert directory.path.is_dir()
     finally:
         directory.remove()
+
+
+def test_the_page_of_metrics_is_that_of_the_catalogue() -> None:
+    assert (ROOT / "docs/metrics.md").read_text() == page(CATALOGUE), (
+        "stale: python -m pushserver.metrics_catalogue > docs/metrics.md"
+    )
+
+
+def test_the_page_tells_every_label_value_and_how_web_workers_are_added_up() -> None:
+    text = page(CATALOGUE)
+    for row in CATALOGUE:
+        [line] = [line for line in text.splitlines() if line.startswith(f"| `{row.name}` |")]
+        assert all(value in line for label, known in row.labels.items() if label != "python" for value in known
+                   if row.name != "push_build_info")  # fmt: skip
+    assert "`push_connections_idlest` | gauge, smallest of all web workers" in text

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from pushserver.bus import scripts
 from pushserver.bus.connection import REDIS_FAILURES, unavailable
 from pushserver.bus.schedule import by_shard, schedule_keys
+from pushserver.model import DataType
 
 #: How long a home may be silent before its users are polled as if it had never been.
 HOME_LEASE_S = 8.0
@@ -31,6 +32,20 @@ class Live(IntFlag):
     STREAM = 1
     MARKS = 2
     BALANCE = 4
+
+
+#: What a healthy home must keep fresh, so that a type need only be reconciled now and then.
+KEPT_BY: Mapping[DataType, Live] = {
+    DataType.BALANCE: Live.STREAM | Live.BALANCE,
+    DataType.POSITIONS: Live.STREAM | Live.MARKS,
+    DataType.PNL: Live.STREAM | Live.MARKS,
+    DataType.ORDERS: Live.STREAM,
+}
+
+
+def is_kept(data_type: DataType, live: int) -> bool:
+    """Whether a healthy home keeps the type fresh."""
+    return KEPT_BY[data_type] & live == KEPT_BY[data_type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +88,7 @@ class Homes:
         self._take = scripts.load(client, "homes_take")
         self._keep = scripts.load(client, "homes_keep")
         self._leave = scripts.load(client, "wake_one", "homes_leave")
+        self._live = scripts.load(client, "homes_live")
 
     def take(self, user_ids: Iterable[int], holder: str, lease_s: float) -> set[int]:
         calls = [
@@ -96,6 +112,16 @@ class Homes:
     def leave(self, user_ids: Iterable[int], holder: str) -> None:
         calls = [(schedule_keys(shard), [holder, *users]) for shard, users in by_shard(user_ids, self._shards)]
         _run(self._leave, calls)
+
+    def live_bits(self, user_ids: Iterable[int]) -> dict[int, int]:
+        """What the home of each user keeps fresh, 0 without one. Raises StoreUnavailable."""
+        shards = list(by_shard(user_ids, self._shards))
+        answers = _run(self._live, [(schedule_keys(shard), users) for shard, users in shards])
+        return {
+            user: int(bits)
+            for (_, users), answer in zip(shards, answers, strict=True)
+            for user, bits in zip(users, answer, strict=True)
+        }
 
     def sweep(self) -> int:
         return sum(map(int, _run(self._leave, [(schedule_keys(shard), []) for shard in range(self._shards)])))

@@ -16,10 +16,11 @@ from gevent.event import Event
 from gevent.lock import RLock
 
 from pushserver.bus import keys
+from pushserver.bus.canary import Canary
 from pushserver.bus.connection import REDIS_FAILURES
 from pushserver.bus.intake import Intake
 from pushserver.clock import Clock
-from pushserver.observers import BusStateChanged, Observer
+from pushserver.observers import BusStateChanged, CanaryHeard, Observer
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Listener:
         self._observer = observer
         self._on_message = on_message
         self._on_restored = on_restored
-        self._canary_channel = canary_channel or keys.new_canary_channel()
+        self._canary = Canary(canary_channel or keys.new_canary_channel(), clock)
         self._plain_channels = plain_channels
         self._attempt = 0
         self._late: set[bytes] = set()
@@ -74,8 +75,6 @@ class Listener:
         self._waiters: dict[bytes, Event] = {}
         self._send_lock = RLock()
         self._connected = False
-        self._last_canary_s: float | None = None
-        self._silent_since_s = 0.0
         self._deaf = False
         self._lost_at_s: float | None = None
         self._reason = ""
@@ -92,16 +91,13 @@ class Listener:
     @property
     def hears(self) -> bool:
         """True when the canary was heard lately: what is published now really arrives here."""
-        return (
-            self._connected
-            and self._last_canary_s is not None
-            and self._clock.monotonic_s() - self._last_canary_s < DEAF_AFTER_S
-        )
+        age_s = self._canary.age_s
+        return self._connected and age_s is not None and age_s < DEAF_AFTER_S
 
     @property
     def canary_age_s(self) -> float | None:
         """Seconds since the canary was last heard; None before the first time."""
-        return None if self._last_canary_s is None else self._clock.monotonic_s() - self._last_canary_s
+        return self._canary.age_s
 
     def subscribe(self, channels: Iterable[bytes], timeout_s: float) -> bool:
         """Want these sharded channels, and wait until Redis has confirmed them all.
@@ -181,14 +177,13 @@ class Listener:
             self._connection.connect()
         self._confirmed.clear()
         self._unanswered.clear()
-        self._last_canary_s = None
+        self._canary.begin()
         self._deaf = False
-        self._silent_since_s = self._clock.monotonic_s()
         self._connected = True
         if self._plain_channels:
             self._send("SUBSCRIBE", [channel.encode() for channel in self._plain_channels])
         # The canary's own channel goes last: its confirmation means that all the others are confirmed too.
-        self._subscribe_now([*self._wanted, self._canary_channel])
+        self._subscribe_now([*self._wanted, self._canary.channel])
 
     def _lost(self, error: Exception) -> None:
         with self._send_lock:
@@ -221,8 +216,10 @@ class Listener:
             raise SubscriptionRefused(f"subscribing was refused ({str(message).partition(' ')[0]})")
         kind, channel, payload = message
         if kind == b"smessage":
-            if channel == self._canary_channel:
-                self._last_canary_s = self._silent_since_s = self._clock.monotonic_s()
+            if channel == self._canary.channel:
+                lag_s = self._canary.heard()
+                if lag_s is not None:
+                    self._observer.record(CanaryHeard(lag_s))
         elif kind == b"message":
             self._on_message(channel, payload)
         elif kind == b"ssubscribe":
@@ -241,7 +238,7 @@ class Listener:
         if self._unanswered[channel] > 0:
             return
         del self._unanswered[channel]
-        if channel == self._canary_channel:
+        if channel == self._canary.channel:
             self._observer.record(BusStateChanged("connected", self._outage_s()))
             self._lost_at_s, self._reason = None, ""
             # Only now: a connection on which subscribing is refused must not be tried again at full speed.
@@ -283,7 +280,7 @@ class Listener:
     def _sing_or_cut(self) -> None:
         if not self._connected:
             return
-        if self._clock.monotonic_s() - self._silent_since_s > DEAF_AFTER_S:
+        if self._canary.silent_s > DEAF_AFTER_S:
             self._cut()
         else:
             self._sing_once()
@@ -294,7 +291,8 @@ class Listener:
         self._connection.disconnect()
 
     def _sing_once(self) -> None:
+        self._canary.sung()
         try:
-            self._publisher.execute_command("SPUBLISH", self._canary_channel, b"")
+            self._publisher.execute_command("SPUBLISH", self._canary.channel, b"")
         except REDIS_FAILURES:
             logger.debug("the canary could not be sent; its silence will be noticed")

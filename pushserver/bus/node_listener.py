@@ -71,7 +71,7 @@ class NodeListener(Listener):
     def _left(self, channel: bytes) -> None:
         if self._leaving[channel] > 0:
             self._leaving[channel] -= 1
-        elif channel in self._wanted or channel == self._canary_channel:
+        elif channel in self._wanted or channel == self._canary.channel:
             self._confirmed.discard(channel)
             self._on_stray(channel)
         if not self._leaving[channel]:
@@ -85,7 +85,7 @@ class NodeListener(Listener):
         by_slot: dict[int, list[bytes]] = defaultdict(list)
         for channel in channels:
             by_slot[slot_of(channel)].append(channel)
-        if self._canary_channel in channels:
+        if self._canary.channel in channels:
             # Its confirmation means that all the others are confirmed, so its slot goes last.
             by_slot[self.canary_slot] = by_slot.pop(self.canary_slot)
         return (batch[at : at + BATCH] for batch in by_slot.values() for at in range(0, len(batch), BATCH))

@@ -51,6 +51,11 @@ class BybitExchange:
         transport = Transport(rest_url, concurrency, proxy)
         self._line = Line(transport, Pybit(rest_url), clock, ClockOffset(), observer, request_timeout_s)
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait for their answer."""
+        return self._line.transport.in_flight
+
     def server_now_ms(self) -> int:
         """The exchange's time, as far as its answers have told it."""
         return self._line.server_now_ms()

@@ -61,6 +61,11 @@ class Exchange(Protocol):
     repetitions ``pay`` is called.
     """
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait for their answer."""
+        ...
+
     def wallet(self, credentials: Credentials, deadline_s: float, pay: Pay = unpaid) -> Answer:
         """One row: the UNIFIED account object with its ``coin`` list."""
         ...

@@ -83,6 +83,8 @@ class Transport:
         port = parts.port or (443 if is_tls else 80)
         host = parts.hostname or ""
         self._host_header = parts.netloc
+        #: Requests that wait for a connection or for their answer.
+        self.in_flight = 0
         self._connections = Connections(host, port, is_tls, concurrency, proxy)
 
     def get(self, endpoint: Endpoint, target: str, headers: Mapping[str, str], seconds: float) -> RawAnswer:
@@ -93,6 +95,7 @@ class Transport:
             AnswerMalformed: the answer is no HTTP, too large, or packed unreadably.
         """
         head = self._head(target, headers)
+        self.in_flight += 1
         timeout = gevent.Timeout.start_new(seconds)
         try:
             return self._get(head)
@@ -112,6 +115,7 @@ class Transport:
             raise _malformed(endpoint, "The exchange sent something that is no answer.") from None
         finally:
             timeout.close()
+            self.in_flight -= 1
 
     def close(self) -> None:
         self._connections.close()

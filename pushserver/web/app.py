@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Any
 
@@ -14,8 +15,9 @@ from pushserver.bus import keys, signals
 from pushserver.bus.access import AccessList
 from pushserver.bus.budgets import ADDRESS_WINDOW_S, Budget
 from pushserver.bus.connection import connect
-from pushserver.bus.ears import open_ears
+from pushserver.bus.ears import Ears, open_ears
 from pushserver.bus.health import HealthStore
+from pushserver.bus.homes import Homes
 from pushserver.bus.login_limits import LoginLimits
 from pushserver.bus.pauses import Pauses
 from pushserver.bus.schedule import Schedule
@@ -26,6 +28,7 @@ from pushserver.exchange.egress import egress_of, egresses_of
 from pushserver.loop_lag import LoopLagProbe
 from pushserver.metrics import PrometheusObserver
 from pushserver.observers import LifecycleReported, Observer, Observers
+from pushserver.process_probe import ProcessProbe
 from pushserver.schema_upgrade import start_upgrade
 from pushserver.settings import Settings
 from pushserver.tokens import tokens_from_settings
@@ -39,9 +42,11 @@ from pushserver.web.console.blueprint import create_console
 from pushserver.web.deliveries import Deliveries
 from pushserver.web.drain import Drain
 from pushserver.web.engine import SocketServer
+from pushserver.web.freshness_samples import FreshnessSamples, Patience
 from pushserver.web.handlers import Handlers
 from pushserver.web.health import create_health
 from pushserver.web.kicks import Kicks
+from pushserver.web.measuring import Measuring
 from pushserver.web.rooms import RoomManager
 from pushserver.web.sign_in import SignIn
 from pushserver.web.sockets import Sockets
@@ -128,7 +133,9 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     listener.start()
     kicks.start(after=start_upgrade(accounts.upgrade, "web", clock, observer))
     Ticker(sockets, deliveries.scheduling.look_after, deliveries.totals.report, clock, settings.limits).start()
-    LoopLagProbe("web", clock, observer).start()
+    patience = Patience(settings.push_intervals, settings.reconcile_s)
+    FreshnessSamples(lambda: deliveries.watches, states, Homes(redis_client), patience, observer, clock).start()
+    start_measuring(sockets, listener, deliveries, observer, clock)
     observer.record(LifecycleReported("web", "started"))
     return app
 
@@ -136,6 +143,15 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
 def create_app_from_environment() -> Any:
     """For the door: ``gunicorn.conf.py`` has already refused a wrong environment."""
     return create_app(Settings.from_env())
+
+
+def start_measuring(sockets: Sockets, listener: Ears, deliveries: Deliveries, observer: Observer, clock: Clock) -> None:
+    """What the metrics tell of this process that no request does."""
+    redis_is_up = lambda: deliveries.scheduling.redis_is_up  # noqa: E731
+    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    Measuring(sockets.connections.values, listener, redis_is_up, observer, clock, directory).start()
+    LoopLagProbe("web", clock, observer).start()
+    ProcessProbe(observer).start()
 
 
 def open_verifier(settings: Settings, redis_client: object, clock: Clock, observer: Observer) -> PaidVerifier:

@@ -78,6 +78,8 @@ class Connection(engineio.socket.Socket):
         self.upgrading = self.closing = self.closed = False
         self.opened_at_s = self.ponged_at_s = clock.monotonic_s()
         self.pinged_at_s: float | None = None
+        #: Of the last ping, until it has been counted.
+        self.round_trip_s: float | None = None
         #: When the ticker has something to do here again, monotonic; 0 asks it to look at once.
         self.look_again_s = 0.0
         #: Set by the Socket.IO layer: the signed-in phone behind this transport.
@@ -182,8 +184,10 @@ class Connection(engineio.socket.Socket):
         return not self.closed
 
     def _ponged(self) -> None:
-        self.pinged_at_s = None
         self.ponged_at_s = self._clock.monotonic_s()
+        if self.pinged_at_s is not None:
+            self.round_trip_s = self.ponged_at_s - self.pinged_at_s
+            self.pinged_at_s = None
 
     def _frame_arrived(self) -> None:
         """Frames of any kind are paced, signed in or not: a flood waits in its own socket, and nobody else notices."""

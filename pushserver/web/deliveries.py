@@ -8,7 +8,7 @@ phones whenever the bus was lost.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import gevent
 
@@ -62,8 +62,9 @@ class Deliveries:
         """Make the types live for the phone; the ones that are new. Their stored states are sent by ``send_stored``."""
         new = [data_type for data_type in data_types if data_type not in phone.subscribed]
         watches = {_channel(phone.user_id, data_type): data_type for data_type in new}
+        now_s = self._clock.monotonic_s()
         for channel, data_type in watches.items():
-            self._watches.setdefault(channel, Watch(phone.user_id, data_type)).joining += 1
+            self._watches.setdefault(channel, Watch(phone.user_id, data_type, now_s)).joining += 1
         try:
             self.listener.subscribe(watches, SUBSCRIBE_TIMEOUT_S)
             if new and not phone.gone:
@@ -77,6 +78,11 @@ class Deliveries:
                     self._join(phone, watch, data_type)
                 self._release(channel, watch)
         return new
+
+    @property
+    def watches(self) -> Collection[Watch]:
+        """What this worker's phones watch."""
+        return self._watches.values()
 
     def unsubscribe(self, phone: Phone, data_types: Iterable[DataType]) -> None:
         """Nothing of these types follows."""
@@ -179,7 +185,9 @@ class Deliveries:
             elif delivered > seq:
                 redis_is_behind = True
         if sent:
-            self.totals.count(data_type, watch.user_id, sent, len(frame), now_ms - committed_ms)
+            written_ms = self._clock.wall_ms()
+            latency_ms, writing_ms = written_ms - committed_ms, written_ms - now_ms
+            self.totals.count(data_type, watch.user_id, sent, len(frame), latency_ms, writing_ms)
         if conflated:
             self._observer.record(UpdatesConflated(data_type, conflated))
         if redis_is_behind:

@@ -42,6 +42,10 @@ class Outages:
         self._since_s: float | None = None
         self._told = False
 
+    @property
+    def ongoing(self) -> bool:
+        return self._since_s is not None
+
     def failed(self) -> None:
         """Whoever believes that all is live is told otherwise, newcomers too; other troubles stay as they were told."""
         now_s = self._clock.monotonic_s()

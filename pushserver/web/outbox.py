@@ -60,6 +60,11 @@ class Outbox:
         """Nothing waits to be written."""
         return self._partial is None and not self._ordered and not self._updates
 
+    @property
+    def messages(self) -> int:
+        """How many wait, one that is written in part included."""
+        return len(self._ordered) + len(self._updates) + (self._partial is not None)
+
     def send(self, frame: bytes) -> None:
         """Send a frame after all ordered ones before it."""
         if not self.open or self._closing:

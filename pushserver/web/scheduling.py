@@ -56,6 +56,11 @@ class Scheduling:
         self._woke_at_s = float("-inf")
         self._to_wake: list[int] = []
 
+    @property
+    def redis_is_up(self) -> bool:
+        """Whether the last thing that was written was taken."""
+        return not self._outages.ongoing
+
     def wake(self, user_id: int) -> None:
         """Have the user fetched now; does not raise. Of a crowd, those who come within a moment are woken together."""
         now_s = self._clock.monotonic_s()

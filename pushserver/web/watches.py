@@ -13,10 +13,14 @@ FRAME_END_BYTES = 96
 
 @dataclass(slots=True)
 class Watch:
-    """One user's type on this worker. ``joining``: phones whose channel is not confirmed yet."""
+    """One user's type on this worker. ``joining``: phones whose channel is not confirmed yet.
+
+    ``since_s``: when the first of them came, monotonic.
+    """
 
     user_id: int
     data_type: DataType
+    since_s: float = 0.0
     phones: set[Phone] = field(default_factory=set)
     joining: int = 0
     repairing: bool = False

@@ -13,7 +13,7 @@ from pushserver.errors import AddressBanned, AnswerMalformed, ExchangeUnavailabl
 from pushserver.exchange.port import Answer, Exchange
 from pushserver.feeds.pnl import INVERSE
 from pushserver.model import Credentials
-from pushserver.observers import Observer
+from pushserver.observers import BudgetMeasured, Observer
 from pushserver.workers.memo import Resource
 from pushserver.workers.paying import Cashier, ProbeWanted, Urgency
 from pushserver.workers.quiet import Silenced
@@ -32,6 +32,16 @@ class Desk:
     exchange: Exchange
     cashier: Cashier
     silence: Silence
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetsSeen:
+    """``tightest``: the worst of every address. ``used`` of ``limit`` requests were sent in the last window, by all
+    addresses and processes together."""
+
+    tightest: BudgetMeasured
+    limit: int
+    used: float
 
 
 def open_desk(exchange: Exchange, pauses: Pauses, cashier: Cashier, clock: Clock, observer: Observer) -> Desk:
@@ -76,10 +86,22 @@ class Asking:
         """Requests that could be paid for soon."""
         return sum(desk.cashier.room for desk in self._desks)
 
-    def look(self) -> None:
-        """Learn how the budgets stand. Raises StoreUnavailable."""
-        for desk in self._desks:
-            desk.cashier.look()
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait for the exchange's answer."""
+        return sum(desk.exchange.in_flight for desk in self._desks)
+
+    def look(self) -> BudgetsSeen:
+        """How the budgets stand. Raises StoreUnavailable."""
+        seen = [desk.cashier.look() for desk in self._desks]
+        limits = [desk.cashier.budget.per_window for desk in self._desks]
+        used = sum((1 - each.headroom) * limit for each, limit in zip(seen, limits, strict=True))
+        tightest = BudgetMeasured(
+            min(each.headroom for each in seen),
+            any(each.is_short for each in seen),
+            any(each.is_paused for each in seen),
+        )
+        return BudgetsSeen(tightest, sum(limits), used)
 
     def pay(self, count: int, urgency: Urgency) -> None:
         """Wait until ``count`` requests may be sent; they must be sent at once then.

@@ -50,6 +50,8 @@ def _commit(state: RoundState, data_type: DataType, update: EncodedUpdate, base:
     state.tools.observer.record(
         StateCommitted(state.user_id, state.round_id, data_type, done.result, age_s, done.listeners)
     )
+    if done.result == "published":
+        state.committed(NEEDS[data_type])
     row = state.memo.types[data_type]
     if row.status != done.told.value:
         # The memo lacks the last word (a worker died, Redis took no memo): what phones believe must be compared.

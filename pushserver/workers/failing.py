@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from pushserver.errors import ExchangeError, PermissionMissing, PushserverError, RequestRejected
 from pushserver.model import DataType
-from pushserver.observers import FetchFailed
+from pushserver.observers import BackoffBegun, FetchFailed
 from pushserver.workers.backoff import CAP_S, next_delay
 from pushserver.workers.memo import Resource
 from pushserver.workers.round_state import RoundState
@@ -30,6 +30,7 @@ def resource_failed(state: RoundState, resource: Resource, error: ExchangeError)
     else:
         delay_s = next_delay(row.failures, error.retry_after_s, state.tools.rng)
     row.retry_ms = state.now_ms() + round(delay_s * 1000)
+    state.tools.observer.record(BackoffBegun(error.code, delay_s))
     touched = [data_type for data_type in DataType if data_type in state.watched and resource in NEEDS[data_type]]
     report(state, touched, error, error.endpoint or resource.value, delay_s)
 
@@ -43,6 +44,7 @@ def spoil(state: RoundState, data_types: Iterable[DataType], error: PushserverEr
         interval_s = state.tools.timing.interval_ms(data_type) / 1000
         delay_s = max(interval_s, next_delay(row.failures, None, state.tools.rng))
         row.retry_ms = state.now_ms() + round(delay_s * 1000)
+        state.tools.observer.record(BackoffBegun(error.code, delay_s))
         report(state, [data_type], error, endpoint, delay_s)
 
 

@@ -12,6 +12,7 @@ from threading import Lock
 import gevent
 from gevent import Greenlet
 
+from pushserver.bus.homes import is_kept
 from pushserver.bus.schedule import spread
 from pushserver.errors import ExchangeError, ExchangeUnavailable, KeyRefused, PermissionMissing, StoreUnavailable
 from pushserver.exchange.port import Answer
@@ -23,7 +24,7 @@ from pushserver.workers.hints import CATCH_UP, hinted
 from pushserver.workers.memo import Resource
 from pushserver.workers.plan import RoundPlan
 from pushserver.workers.round_state import RoundState, midnight_ms, seconds_to_midnight
-from pushserver.workers.timing import FIRST_IDLE_S, GRACE_S, IDLE_S, Moment, failing_code, is_kept
+from pushserver.workers.timing import FIRST_IDLE_S, GRACE_S, IDLE_S, Moment, failing_code
 
 #: A whole round's time at the exchange; well within the lease of a claim.
 ROUND_DEADLINE_S = 8.0
@@ -211,6 +212,7 @@ class Round:
             state.requests += 1
             raise
         state.requests += answer.requests
+        state.arrived(resource, answer.as_of_ms)
         return answer
 
     def _learn(self, plan: RoundPlan, resource: Resource, answer: Answer) -> None:

@@ -151,12 +151,11 @@ class Cashier:
         spare = max(0.0, 1.0 - self._recent_wait_s / SHORT_S) * (self.budget.burst + self.budget.rate_per_s * SHORT_S)
         return max(0 if waiting else 1, round(spare) - waiting)
 
-    def look(self) -> None:
-        """Learn how things stand, for the metrics and before the first user is claimed. Raises StoreUnavailable."""
+    def look(self) -> BudgetMeasured:
+        """How things stand, for the metrics and before the first user is claimed. Raises StoreUnavailable."""
         grant = self.budget.spend(known_pause=self.quiet.known())
         self._note(grant)
-        is_paused = grant.gate.verdict != "open"
-        self._observer.record(BudgetMeasured(max(0.0, 1.0 - grant.used_share), self.is_short, is_paused))
+        return BudgetMeasured(max(0.0, 1.0 - grant.used_share), self.is_short, grant.gate.verdict != "open")
 
     def _ask_for(self, count: int, urgency: Urgency, asked_s: float, may_probe: bool) -> _Payment:
         self._payments += 1

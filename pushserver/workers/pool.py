@@ -24,9 +24,10 @@ from pushserver.bus.memos import Memos
 from pushserver.bus.schedule import Claim, SchedulePort
 from pushserver.errors import StoreUnavailable
 from pushserver.model import DataType
-from pushserver.observers import LifecycleReported, RoundFinished, UsersClaimed
+from pushserver.observers import LifecycleReported, RedisTried, RoundFinished, UsersClaimed
 from pushserver.workers.backoff import next_delay
 from pushserver.workers.fetching import Ending, Round
+from pushserver.workers.measurements import Measurements
 from pushserver.workers.memo import Memo
 from pushserver.workers.round_state import LEASE_S, RoundState, Tools
 from pushserver.workers.slots import Slots
@@ -76,6 +77,7 @@ class WorkerPool:
         self._pool = Pool(concurrency)
         self._slots = Slots(concurrency)
         self._requests_per_round = FIRST_GUESS
+        self._measurements = Measurements(tools.asking, schedule, tools.observer)
         self._holder = holder
         self._met = met
         self._stopping = Event()
@@ -85,7 +87,7 @@ class WorkerPool:
 
     def run(self) -> None:
         """Claim and serve until ``stop``."""
-        helpers = [gevent.spawn(self._tell_late_ones), gevent.spawn(self._look_at_the_budget)]
+        helpers = [gevent.spawn(self._tell_late_ones), gevent.spawn(self._measure)]
         attempt = 0
         while not self._stopping.is_set():
             if not self._wait_for_a_slot():
@@ -256,16 +258,16 @@ class WorkerPool:
                     # The phones of all other users are still to be told.
                     logger.exception("telling phones of user %d failed", round_.state.user_id)
 
-    def _look_at_the_budget(self) -> None:
+    def _measure(self) -> None:
         """At once, so that the wait for a budget that nobody knows begins before the first user comes."""
         while True:
             try:
-                self._tools.asking.look()
+                self._measurements.measure(self.busy, self._slots)
             except StoreUnavailable:
-                pass
+                self._tools.observer.record(RedisTried(is_up=False))
             except Exception:
                 # These are only figures; without them the rounds go on.
-                logger.exception("looking at the budget failed")
+                logger.exception("measuring this worker failed")
             gevent.sleep(LOOK_S)
 
     def _return_lost_claims(self) -> None:

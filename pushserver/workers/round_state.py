@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -11,7 +12,7 @@ from pushserver.bus.states import States
 from pushserver.clock import Clock
 from pushserver.exchange.port import Answer
 from pushserver.model import DataType
-from pushserver.observers import Observer
+from pushserver.observers import Observer, StageTimed
 from pushserver.workers.asking import Asking, Silenced
 from pushserver.workers.credentials import CredentialsCache
 from pushserver.workers.figures import Figures
@@ -44,6 +45,8 @@ class Tools:
 class RoundState:
     """``started_s``: when the claim was received, on our monotonic clock. ``memo`` is changed in place.
 
+    ``arrived_s``: when each answer came, on the same clock.
+
     ``failure`` is the last failure's code; ``silenced`` is set when our address may not ask.
     """
 
@@ -54,6 +57,7 @@ class RoundState:
     watched: frozenset[DataType]
     started_s: float
     answers: dict[Resource, Answer] = field(default_factory=dict)
+    arrived_s: dict[Resource, float] = field(default_factory=dict)
     requests: int = 0
     failure: str = ""
     silenced: Silenced | None = None
@@ -61,6 +65,19 @@ class RoundState:
     @property
     def user_id(self) -> int:
         return self.claim.user_id
+
+    def arrived(self, resource: Resource, as_of_ms: int) -> None:
+        """An answer came, stamped ``as_of_ms`` by the exchange."""
+        clock = self.tools.clock
+        self.arrived_s[resource] = clock.monotonic_s()
+        self.tools.observer.record(StageTimed("exchange_to_answer", {max(0, clock.wall_ms() - as_of_ms) / 1000: 1}))
+
+    def committed(self, needed: Iterable[Resource]) -> None:
+        """What was made of these answers is on its way to the phones."""
+        arrived_s = [self.arrived_s[resource] for resource in needed if resource in self.arrived_s]
+        if arrived_s:
+            waited_s = self.tools.clock.monotonic_s() - max(arrived_s)
+            self.tools.observer.record(StageTimed("answer_to_commit", {waited_s: 1}))
 
     def elapsed_s(self) -> float:
         return self.tools.clock.monotonic_s() - self.started_s

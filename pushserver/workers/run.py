@@ -34,6 +34,7 @@ from pushserver.exchange.tunnels import open_socket
 from pushserver.loop_lag import LoopLagProbe
 from pushserver.metrics import PrometheusObserver, serve_worker_metrics
 from pushserver.observers import LifecycleReported, Observer, Observers
+from pushserver.process_probe import ProcessProbe
 from pushserver.schema_upgrade import start_upgrade
 from pushserver.settings import Settings
 from pushserver.workers.asking import Asking, open_desk
@@ -141,6 +142,7 @@ def run(settings: Settings) -> int:
         marks.start()
     guardian = start_guardian(tools, redis_client)
     LoopLagProbe("worker", clock, observer).start()
+    ProcessProbe(observer).start()
     observer.record(LifecycleReported("push worker", "started", f"{holder}, metrics on port {port}"))
     pool.run()
 

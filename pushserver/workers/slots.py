@@ -27,6 +27,11 @@ class Slots:
         self._failed_share = 0.0
 
     @property
+    def most(self) -> int:
+        """What is allowed while the exchange can be reached."""
+        return self._most
+
+    @property
     def limit(self) -> int:
         return int(self._limit)
 

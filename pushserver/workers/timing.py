@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pushserver.bus.homes import Live
+from pushserver.bus.homes import Live, is_kept
 from pushserver.model import DataType
 from pushserver.workers.memo import Memo, Resource, ResourceMemo, TypeMemo
 
@@ -19,13 +19,6 @@ NEEDS: Mapping[DataType, tuple[Resource, ...]] = {
     DataType.POSITIONS: (Resource.POSITIONS,),
     DataType.PNL: (Resource.POSITIONS, Resource.WALLET, Resource.CLOSED_PNL),
     DataType.ORDERS: (Resource.ORDERS,),
-}
-#: What a healthy home must keep fresh, so that a type need only be reconciled now and then.
-KEPT_BY: Mapping[DataType, Live] = {
-    DataType.BALANCE: Live.STREAM | Live.BALANCE,
-    DataType.POSITIONS: Live.STREAM | Live.MARKS,
-    DataType.PNL: Live.STREAM | Live.MARKS,
-    DataType.ORDERS: Live.STREAM,
 }
 #: Between reconciliations of what a home keeps fresh.
 USUAL_RECONCILE_S = 60.0
@@ -159,11 +152,6 @@ class Timing:
         together = max((at_ms for at_ms in due if at_ms <= first + COALESCE_S * 1000), default=first)
         pause_s = (together - now_ms) / 1000 + rng.uniform(0.0, JITTER_S)
         return min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, pause_s))
-
-
-def is_kept(data_type: DataType, live: int) -> bool:
-    """Whether a healthy home keeps the type fresh."""
-    return KEPT_BY[data_type] & live == KEPT_BY[data_type]
 
 
 def elapsed(fetched_ms: int, interval_ms: int, now_ms: int) -> bool:

@@ -20,7 +20,7 @@ from pushserver.bus.ears import open_ears
 from pushserver.bus.topology import slot_of
 from pushserver.clock import SystemClock
 from pushserver.model import Secret
-from pushserver.observers import RecordingObserver
+from pushserver.observers import BusStateChanged, RecordingObserver
 from tests.bus.test_cluster import move_slot
 from tests.system.redis_servers import Cluster, valkey_binary
 import pushserver.bus.listener as module
@@ -33,7 +33,7 @@ def wait(condition, seconds=10):
             gevent.sleep(0.01)
 
 def states():
-    return [record.state for record in observer.records]
+    return [record.state for record in observer.records if isinstance(record, BusStateChanged)]
 
 def published(tag):
     '''How many of the channels are heard; those whose slot is nobody's at the moment are not.'''

@@ -17,7 +17,7 @@ from pushserver.bus.connection import connect, listening_connection
 from pushserver.bus.listener import Listener
 from pushserver.clock import SystemClock
 from pushserver.model import Secret
-from pushserver.observers import RecordingObserver
+from pushserver.observers import BusStateChanged, RecordingObserver
 import pushserver.bus.listener as module
 
 url = Secret(os.environ["TEST_REDIS_URL"])
@@ -32,7 +32,7 @@ def wait(condition, seconds=10):
             gevent.sleep(0.01)
 
 def states():
-    return [record.state for record in observer.records]
+    return [record.state for record in observer.records if isinstance(record, BusStateChanged)]
 """
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pushserver.model import DataType
-from pushserver.observers import PushSampled, RecordingObserver, UpdatesPushed
+from pushserver.observers import PushSampled, RecordingObserver, StageTimed, UpdatesPushed
 from pushserver.web.push_totals import MAX_LATENCY_MS, SAMPLES, PushTotals
 
 
@@ -24,6 +24,16 @@ def test_a_report_tells_each_type_once_with_everything_since_the_last_one() -> N
         UpdatesPushed(DataType.PNL, 3, 250, {0.003: 2}),
         UpdatesPushed(DataType.ORDERS, 1, 10, {0.007: 1}),
     ]
+
+
+def test_the_time_on_the_bus_and_the_time_for_writing_are_told_apart() -> None:
+    observer = RecordingObserver()
+    totals = PushTotals(observer)
+    totals.count(DataType.PNL, 4, connections=1, size_bytes=10, latency_ms=3)
+    totals.count(DataType.PNL, 4, connections=1, size_bytes=10, latency_ms=9, writing_ms=6)
+    totals.report()
+    stages = {record.stage: record.times_s for record in observer.records if isinstance(record, StageTimed)}
+    assert stages == {"commit_to_bus": {0.003: 2}, "bus_to_socket": {0.0: 1, 0.006: 1}}
 
 
 def test_a_latency_beyond_all_sense_is_cut_to_the_range() -> None:

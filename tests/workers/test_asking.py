@@ -202,7 +202,8 @@ def test_users_of_another_address_do_not_notice(address: Address) -> None:
     address.ask(asking.for_user(5))
     assert elsewhere.exchange.counts() == {"positions": 1}
     assert asking.room == desks[0].cashier.room + desks[1].cashier.room
-    asking.look()
+    seen = asking.look()
+    assert (seen.tightest.is_paused, seen.limit) == (True, 2 * 480), "the worst of them is told"
 
 
 def test_H07_a_stamp_is_ahead_only_if_it_is_so_for_redis_too(address: Address) -> None:
