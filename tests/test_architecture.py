@@ -171,7 +171,7 @@ def test_requirements_are_exact_pins(name: str) -> None:
     lines = [line.strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
     wanted = [line for line in lines if line and not line.startswith("#") and line != "-r requirements.txt"]
     assert wanted
-    assert [line for line in wanted if not re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==[\w.]+", line)] == []
+    assert [line for line in wanted if not re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==(\d+!)?[\w.]+", line)] == []
 
 
 def test_javascript_packages_are_locked_without_naming_a_registry() -> None:
