@@ -46,6 +46,9 @@ class Steps:
         return builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
 
 
+#: Every label's value has a series from the start; most stay at zero, and would bury the legend.
+ALWAYS_ZERO = models.MatcherConfig(id_val="byValue", options={"reducer": "allIsZero", "op": "gte", "value": 0})
+NOT_LISTED = models.DynamicConfigValue(id_val="custom.hideFrom", value={"legend": True, "tooltip": True, "viz": False})
 #: Red as soon as there is any.
 NONE_IS_GOOD = Steps(GREEN, ((1, RED),))
 PLAIN = Steps(BLUE)
@@ -70,6 +73,8 @@ def graph(
         .mode(common_models.TooltipDisplayMode.MULTI)
         .sort(common_models.SortOrder.DESCENDING)
     )  # fmt: skip
+    if any("{{" in curve.legend for curve in curves):
+        panel = panel.with_override(ALWAYS_ZERO, [NOT_LISTED])
     panel = panel.legend(
         common.VizLegendOptions()
         .show_legend(True)
