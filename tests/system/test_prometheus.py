@@ -41,6 +41,10 @@ VARIABLES = {"$__rate_interval": "3s", "$__range": "1m", "$job": ".+", "$instanc
 EMPTY_IN_HEALTH = {"overview: Alerts"}
 
 
+#: A refused key is told for five minutes.
+DEAD_KEY = frozenset({"PushKeysRefused"})
+
+
 class Watched:
     """A deployment under load with a Prometheus beside it; Redis is reached through a proxy."""
 
@@ -145,18 +149,8 @@ def test_no_rule_fails_and_no_alert_is_true_while_all_is_well(watched: Watched) 
     for rule in rules:
         watched.prometheus.query(rule["query"])
     recorded = {rule["name"] for rule in rules if rule["type"] == "recording"}
-    assert {name for name in recorded if not watched.prometheus.query(name)} == set()
+    wait_until(lambda: all(map(watched.prometheus.query, recorded)), 20, "a value of every recorded ratio")
     assert watched.true_alerts() == set()
-
-
-def test_a_stopped_push_worker_is_seen(watched: Watched) -> None:
-    worker = watched.stack.push_workers[1].popen
-    worker.send_signal(signal.SIGSTOP)
-    try:
-        watched.shows("PushTargetDown", within_s=10)
-    finally:
-        worker.send_signal(signal.SIGCONT)
-    watched.is_over("PushTargetDown", within_s=10)
 
 
 def test_a_ban_is_seen(watched: Watched) -> None:
@@ -171,14 +165,23 @@ def test_a_dead_key_is_seen(watched: Watched) -> None:
     watched.shows("PushKeysRefused", within_s=20)
 
 
+def test_a_stopped_push_worker_is_seen(watched: Watched) -> None:
+    worker = watched.stack.push_workers[1].popen
+    worker.send_signal(signal.SIGSTOP)
+    try:
+        watched.shows("PushTargetDown", within_s=10, lasting=DEAD_KEY)
+    finally:
+        worker.send_signal(signal.SIGCONT)
+    watched.is_over("PushTargetDown", within_s=10)
+
+
 def test_a_deaf_web_worker_is_seen(watched: Watched) -> None:
     ear = watched.web_workers_ear()
     others = watched.proxy.links - {ear}
     # Whatever it connects anew is deaf, too.
     watched.proxy.affects = lambda link: link is ear or (b"SUBSCRIBE" in link.first_bytes and link not in others)
     watched.proxy.timeout()
-    # A dead key is remembered for five minutes.
-    watched.shows("PushDeafListener", within_s=20, lasting=frozenset({"PushKeysRefused"}))
+    watched.shows("PushDeafListener", within_s=20, lasting=DEAD_KEY)
     watched.proxy.passes()
     # What its users are shown may have become late meanwhile: nobody else listens for them, so nobody fetches.
     watched.is_over("PushDeafListener", within_s=25)
