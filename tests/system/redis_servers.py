@@ -78,6 +78,14 @@ class Server:
         except redis.RedisError:
             return False
 
+    def role(self) -> str:
+        """``master`` or ``slave``; blank while it answers nobody, as in the moment in which it changes."""
+        try:
+            with self.client as client:
+                return str(client.info("replication")["role"])
+        except redis.RedisError:
+            return ""
+
     def log(self) -> str:
         return (self.folder / "log").read_text(errors="replace")[-2000:]
 

@@ -63,7 +63,7 @@ def test_R10_sentinels_replace_a_killed_and_a_hung_master(tmp_path: Path) -> Non
             # The first one comes back as a replica, and the second one stops answering with all connections open:
             # the publisher notices before the subscribers, who hear a silence that looks like peace.
             servers.master.start()
-            wait_until(lambda: servers.master.client.info("replication")["role"] == "slave", 20, "a replica again")
+            wait_until(lambda: servers.master.role() == "slave", 20, "a replica again")
             wait_until(servers.knows_a_good_replica, 20, "Sentinels that could fail over again")
             survives(run, "master hung", lambda: servers.replica.send(signal.SIGSTOP), SENTINELS_WITHIN_S)
             assert servers.master_port() == servers.master.port
