@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
+from matplotlib.textpath import TextToPath
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from grafana.units import written
@@ -26,8 +28,9 @@ PALETTE = (
 )  # fmt: skip
 BACKGROUNDS = {"green": "#2b6a35", "yellow": "#b8860b", "red": "#c4162a", "blue": "#1f60c4"}
 FOREGROUNDS = {"green": "#73bf69", "yellow": "#f2cc0c", "red": "#f2495c", "blue": "#5794f2"}
-#: Pixels: the head of a panel, the left axis, a line of the legend, the width of a letter there.
-HEAD, LEFT_AXIS, LEGEND_LINE, LETTER = 27, 68, 17, 6.3
+#: Pixels: the head of a panel, the left axis, a line of the legend.
+HEAD, LEFT_AXIS, LEGEND_LINE = 27, 68, 17
+LEGEND_POINTS = 8.5
 MOST_LEGEND_LINES = 3
 
 
@@ -85,7 +88,7 @@ class Canvas:
             axes.set_ylim(*_room(min(known), max(known)))
         text = written(value, defaults["unit"]) if known else "No data"
         self.text(box.left + 10, box.top + 8, panel["title"], 9.5)
-        self.text(box.left + box.width / 2, box.top + box.height * 0.53, text, 25 if known else 13,
+        self.text(box.left + box.width / 2, box.top + box.height * 0.49, text, 24 if known else 13,
                   front if known else FAINT_COLOUR, ha="center", va="center", weight="bold")  # fmt: skip
 
     def graph(self, box: Box, panel: dict[str, Any], lines: Sequence[Line]) -> None:
@@ -94,8 +97,10 @@ class Canvas:
         self.text(box.left + 10, box.top + 8, panel["title"], 9.5)
         custom = panel["fieldConfig"]["defaults"]["custom"]
         unit = panel["fieldConfig"]["defaults"]["unit"]
-        legend = self._legend([(line.legend, PALETTE[number % len(PALETTE)]) for number, line in enumerate(lines)
-                               if shown_in_legend(panel, line)], box)  # fmt: skip
+        colours = [colour_of(panel, line, number) for number, line in enumerate(lines)]
+        listed = [(line.legend, colour) for line, colour in zip(lines, colours, strict=True)
+                  if shown_in_legend(panel, line)]  # fmt: skip
+        legend = self._legend(listed, box)
         bottom = 24 + LEGEND_LINE * legend
         height = box.height - HEAD - bottom - 6
         axes = self._axes(Box(box.left + LEFT_AXIS, box.top + HEAD + 6, box.width - LEFT_AXIS - 12, height))
@@ -104,8 +109,7 @@ class Canvas:
             axes.text(0.5, 0.5, "No data", color=FAINT_COLOUR, fontsize=11, ha="center", transform=axes.transAxes)
         below = np.zeros(len(self._times))
         stacked = custom.get("stacking", {}).get("mode") == "normal"
-        for number, line in enumerate(lines):
-            colour = PALETTE[number % len(PALETTE)]
+        for line, colour in zip(lines, colours, strict=True):
             values = below + np.nan_to_num(line.values) if stacked else line.values
             axes.plot(self._times, values, color=colour, linewidth=1.3, solid_joinstyle="round")
             axes.fill_between(self._times, below, values, color=colour, linewidth=0,
@@ -143,7 +147,7 @@ class Canvas:
         lines: list[list[tuple[str, str]]] = [[]]
         taken = 0.0
         for legend, colour in entries:
-            width = 26 + LETTER * len(legend)
+            width = entry_width(legend)
             if lines[-1] and taken + width > box.width - 20:
                 lines.append([])
                 taken = 0.0
@@ -155,8 +159,8 @@ class Canvas:
             left = box.left + 12
             for legend, colour in line:
                 self.text(left, top, "▬", 8, colour)
-                self.text(left + 14, top, legend, 8.5)
-                left += 26 + LETTER * len(legend)
+                self.text(left + 14, top, legend, LEGEND_POINTS)
+                left += entry_width(legend)
         return len(drawn)
 
     def _rectangle(self, box: Box, colour: str) -> None:
@@ -175,6 +179,20 @@ class Canvas:
                 box.width / self._width, box.height / self._height,
             )
         )  # fmt: skip
+
+
+def entry_width(legend: str) -> float:
+    """Pixels of an entry of a legend, its mark and the space behind it included."""
+    width, _, _ = TextToPath().get_text_width_height_descent(legend, FontProperties(size=LEGEND_POINTS), False)
+    return 28 + float(width) * DPI / 72
+
+
+def colour_of(panel: dict[str, Any], line: Line, number: int) -> str:
+    """What an override of the panel gives to that name, else the next of the palette."""
+    for each in panel["fieldConfig"]["overrides"]:
+        if each["matcher"] == {"id": "byName", "options": line.legend}:
+            return FOREGROUNDS[each["properties"][0]["value"]["fixedColor"]]
+    return PALETTE[number % len(PALETTE)]
 
 
 def shown_in_legend(panel: dict[str, Any], line: Line) -> bool:

@@ -49,6 +49,12 @@ class Steps:
 #: Every label's value has a series from the start; most stay at zero, and would bury the legend.
 ALWAYS_ZERO = models.MatcherConfig(id_val="byValue", options={"reducer": "allIsZero", "op": "gte", "value": 0})
 NOT_LISTED = models.DynamicConfigValue(id_val="custom.hideFrom", value={"legend": True, "tooltip": True, "viz": False})
+#: Results and states that say by themselves whether all is well; the others take colours as they come.
+MEANINGS = {
+    "ok": GREEN, "fresh": GREEN, "live": GREEN, "closed": GREEN, "connected": GREEN,
+    "stopped": YELLOW, "throttled": YELLOW, "warning": YELLOW,
+    "late": RED, "delayed": RED, "failed": RED, "open": RED, "deaf": RED, "critical": RED,
+}  # fmt: skip
 #: Red as soon as there is any.
 NONE_IS_GOOD = Steps(GREEN, ((1, RED),))
 PLAIN = Steps(BLUE)
@@ -75,6 +81,10 @@ def graph(
     )  # fmt: skip
     if any("{{" in curve.legend for curve in curves):
         panel = panel.with_override(ALWAYS_ZERO, [NOT_LISTED])
+    if any(curve.legend in ("{{result}}", "{{state}}") for curve in curves):
+        for name, colour in MEANINGS.items():
+            fixed = {"mode": "fixed", "fixedColor": colour}
+            panel = panel.override_by_name(name, [models.DynamicConfigValue(id_val="color", value=fixed)])
     panel = panel.legend(
         common.VizLegendOptions()
         .show_legend(True)

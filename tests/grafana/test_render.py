@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from grafana.build import FOLDER
-from grafana.drawing import BACKGROUNDS, Line, shown_in_legend
+from grafana.drawing import BACKGROUNDS, FOREGROUNDS, PALETTE, Line, colour_of, shown_in_legend
 from grafana.render import WIDTH, picture, place
 from grafana.units import written
 
@@ -74,3 +74,10 @@ def test_the_legend_leaves_out_what_an_override_hides() -> None:
     assert not shown_in_legend(panel, Line("zero", np.array([0.0, math.nan])))
     assert shown_in_legend(panel, Line("once", np.array([0.0, 1.0])))
     assert shown_in_legend({"fieldConfig": {"overrides": []}}, Line("zero", np.array([0.0])))
+
+
+def test_results_have_the_colour_of_their_meaning_and_other_curves_that_of_the_palette() -> None:
+    dashboard = json.loads((FOLDER / "exchange.json").read_text(encoding="utf-8"))
+    [panel] = [panel for panel in dashboard["panels"] if panel["title"] == "Requests by result"]
+    assert colour_of(panel, Line("ok", np.array([1.0])), 4) == FOREGROUNDS["green"]
+    assert colour_of(panel, Line("key_expired", np.array([1.0])), 4) == PALETTE[4]
