@@ -111,7 +111,7 @@ class Canvas:
         stacked = custom.get("stacking", {}).get("mode") == "normal"
         for line, colour in zip(lines, colours, strict=True):
             values = below + np.nan_to_num(line.values) if stacked else line.values
-            axes.plot(self._times, values, color=colour, linewidth=1.3, solid_joinstyle="round")
+            axes.plot(self._times, values, color=colour, linewidth=1.3 * custom["lineWidth"], solid_joinstyle="round")
             axes.fill_between(self._times, below, values, color=colour, linewidth=0,
                               alpha=custom.get("fillOpacity", 0) / 100)  # fmt: skip
             below = values if stacked else below

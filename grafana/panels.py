@@ -72,7 +72,9 @@ def graph(
 ) -> Any:
     """Curves over time. ``limit`` draws a line that had better not be crossed."""
     panel = timeseries.Panel().title(title).description(description).unit(unit).datasource(DATASOURCE)
-    panel = panel.height(GRAPH_HEIGHT).span(width).min(0).fill_opacity(30 if stacked else 8).line_width(1)
+    # In a stack the line of what is zero would be seen on top, as if it were something.
+    panel = panel.height(GRAPH_HEIGHT).span(width).min(0).fill_opacity(60 if stacked else 8)
+    panel = panel.line_width(0 if stacked else 1)
     panel = panel.show_points(common_models.VisibilityMode.NEVER)
     panel = panel.tooltip(
         common.VizTooltipOptions()
