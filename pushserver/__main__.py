@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,13 +14,21 @@ import click
 from pushserver.accounts.records import User
 from pushserver.accounts.store import AccountStore
 from pushserver.bus.connection import connect
+from pushserver.bus.health import HealthStore
+from pushserver.bus.memos import Memos
+from pushserver.bus.states import States
+from pushserver.bus.user_traces import UserTraces
 from pushserver.check import findings
 from pushserver.clock import SystemClock
 from pushserver.errors import PushserverError, SettingsError
-from pushserver.model import MAX_USER_ID, Secret
+from pushserver.exchange.egress import egress_of, egresses_of
+from pushserver.inspecting import Seen, as_text, report
+from pushserver.model import MAX_USER_ID, DataType, Secret
 from pushserver.provisioning import Provisioning
 from pushserver.settings import Settings
 from pushserver.tokens import MAX_LIFETIME_S, tokens_from_settings
+from pushserver.workers.memo import Memo
+from pushserver.workers.timing import Timing
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
@@ -183,6 +192,20 @@ def check(print_settings: bool) -> None:
         sys.exit(EXIT_FAILED)
 
 
+@main.command("inspect")
+@click.argument("user")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+@friendly
+def inspect_user(user: str, as_json: bool) -> None:
+    """Show all that is known of one USER (name or id): who listens, how old what they see is, what failed, who serves.
+
+    Only looks. For the address requests leave through, run it on a host with the same EGRESS_ID.
+    """
+    settings = Settings.from_env()
+    found = report(look_at(settings, user), Timing(settings.push_intervals, settings.reconcile_s))
+    click.echo(json.dumps(found, indent=2) if as_json else as_text(found))
+
+
 @main.command("demo")
 @click.option("--port", type=click.IntRange(0, 65_535), default=5000, show_default=True, help="Web port, when free.")
 def demo(port: int) -> None:
@@ -191,6 +214,27 @@ def demo(port: int) -> None:
     from pushserver.demo.run import main as run_demo
 
     sys.exit(run_demo(port))
+
+
+def look_at(settings: Settings, name_or_id: str) -> Seen:
+    """Read everything there is about a user. Raises PushserverError: unknown, or something cannot be asked."""
+    user = _find(_accounts(settings), name_or_id)
+    redis_client = connect(settings.redis_url)
+    traces, egresses = UserTraces(redis_client), egresses_of(settings.egress_id, settings.egress_proxies)
+    egress = egresses[egress_of(user.id, egresses)].name
+    trace = traces.of_user(user.id)
+    states = States(redis_client, SystemClock()).read([(user.id, data_type) for data_type in DataType])
+    memo = Memo.from_bytes(Memos(redis_client).read([user.id])[user.id], trace.now_ms)
+    [health] = HealthStore(redis_client).read([user.id])
+    return Seen(user, trace, states, memo, health, egress, traces.pause_of(egress))
+
+
+def _find(accounts: AccountStore, name_or_id: str) -> User:
+    """By id first, for a name may be a number, too; with the masked key, which only the list shows."""
+    users = accounts.users()
+    by_id = [user for user in users if str(user.id) == name_or_id]
+    by_name = [user for user in users if user.name == name_or_id]
+    return next(iter(by_id + by_name), None) or accounts.user(name_or_id)
 
 
 def _accounts(settings: Settings) -> AccountStore:

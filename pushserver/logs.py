@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from pushserver import observers
 from pushserver.clock import Clock, SystemClock
+from pushserver.correlation import bound
 from pushserver.model import Freshness, room
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,8 @@ class LineFormatter(logging.Formatter):
             # A library's broken call must still leave a trace, and must not take the caller down.
             message = f"{record.msg} (arguments do not fit)"
         shown: dict[str, object] = dict(getattr(record, "fields", {}))
+        for key, value in bound().items():
+            shown.setdefault(key, value)
         if record.exc_info:
             shown["exception"] = self.formatException(record.exc_info)
         if self._as_json:
@@ -197,6 +200,7 @@ LINES: Mapping[type[observers.Record], Line] = {
     observers.RoundFinished: Line(
         "round_finished", lambda record: logging.WARNING if record.result == "failed" else logging.DEBUG, "result"
     ),
+    observers.RequestAnswered: Line("request_answered", _always(logging.DEBUG), "result"),
     observers.FetchFailed: Line("fetch_failed", _always(logging.WARNING), "code"),
     observers.StateCommitted: Line("state_committed", _always(logging.DEBUG), "result"),
     observers.FreshnessChanged: Line(

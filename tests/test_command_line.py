@@ -431,3 +431,24 @@ def test_at_a_terminal_it_is_said_what_standard_input_is_waited_for(environ: dic
     hints = [line for line in errors.splitlines() if line.startswith("reading")]
     assert hints == ["reading the Password from standard input", "reading the API secret from standard input"]
     assert "reading" not in add(run, "bob").output, "a pipe needs no hint"
+
+
+# --- inspect ---------------------------------------------------------------------------------------------------
+
+
+def test_a_user_is_inspected_by_name_or_id_and_no_secret_is_shown(run: Run, redis_url: str) -> None:
+    add(run, "alice", "--user-id", "4", "--api-key", "key-of-alice", "--api-secret-stdin", stdin="pw\ncanary-secret\n")
+    by_name, by_id = run("inspect", "alice", REDIS_URL=redis_url), run("inspect", "4", "--json", REDIS_URL=redis_url)
+    assert (by_name.exit_code, by_id.exit_code) == (0, 0), by_name.output + by_id.output
+    assert "user 4 alice: enabled, exchange key …" in by_name.stdout
+    assert json.loads(by_id.stdout)["schedule"]["scheduled"] is False
+    assert "canary" not in by_name.output + by_id.output
+    assert "key-of-alice" not in by_name.output + by_id.output
+
+
+def test_an_unknown_user_and_a_redis_that_is_away_are_one_line_each(run: Run) -> None:
+    add(run, "alice")
+    for arguments in (("inspect", "bob"), ("inspect", "77"), ("inspect", "alice")):
+        answer = run(*arguments)
+        assert answer.exit_code == 1
+        assert len(answer.stderr.strip().splitlines()) == 1, answer.stderr

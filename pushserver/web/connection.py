@@ -16,6 +16,7 @@ import engineio
 import gevent
 from engineio import packet as engineio_packet
 
+from pushserver import correlation
 from pushserver.clock import Clock
 from pushserver.limits import DEFAULTS, Limits
 from pushserver.web.outbox import Outbox
@@ -142,6 +143,8 @@ class Connection(engineio.socket.Socket):
 
     def _read(self) -> None:
         """Handle messages until either side ends the connection, or until nothing more has come."""
+        user = {} if self.phone is None else {"user": self.phone.user_id}
+        correlation.bind(connection=self.sid, **user)
         reader = MessageReader(
             self._input.read,
             lambda payload: self.outbox.send(encode_frame(PONG, payload)),

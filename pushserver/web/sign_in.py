@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import gevent
 
+from pushserver import correlation
 from pushserver.clock import Clock
 from pushserver.errors import TokenRefused
 from pushserver.events import utc_instant
@@ -104,6 +105,7 @@ class SignIn:
             self.refuse(connection, "server_busy")
             return
         connection.send_message(packets.encode_packet(packets.CONNECT, {"sid": phone.sid}))
+        correlation.bind(connection=connection.sid, user=claims.user_id)
         self._observer.record(ConnectionOpened(connection.sid, claims.user_id, carrier))
         follow = self.resume(phone, auth)
         phone.emit("connected", connected_payload(phone))

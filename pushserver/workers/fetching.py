@@ -158,6 +158,7 @@ class Round:
         return asked
 
     def _outcome(self, resource: Resource, credentials: Credentials, moment: Moment) -> Answer | Exception:
+        self.state.mark_lines()
         try:
             return self._ask(resource, credentials, moment)
         except Exception as error:

@@ -192,6 +192,7 @@ class WorkerPool:
     def _serve(self, round_: Round) -> None:
         """One round from claim to completion; nothing it does may end the worker."""
         claim = round_.state.claim
+        round_.state.mark_lines()
         try:
             ending = self._run_limited(round_)
             self._conclude(round_, ending)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from pushserver import correlation
 from pushserver.bus.schedule import Claim
 from pushserver.bus.states import States
 from pushserver.clock import Clock
@@ -78,6 +79,10 @@ class RoundState:
         if arrived_s:
             waited_s = self.tools.clock.monotonic_s() - max(arrived_s)
             self.tools.observer.record(StageTimed("answer_to_commit", {waited_s: 1}))
+
+    def mark_lines(self) -> None:
+        """What the running greenlet logs from now on carries the round's and the user's id."""
+        correlation.bind(round=self.round_id, user=self.user_id)
 
     def elapsed_s(self) -> float:
         return self.tools.clock.monotonic_s() - self.started_s

@@ -108,6 +108,22 @@ def test_unchanged_data_is_pushed_exactly_once_per_type(stack, exchange, phones)
     assert counts(phone) == dict.fromkeys(TYPES, 1)
 
 
+def test_support_sees_what_a_phone_sees_and_who_serves_it(stack, exchange, phones):
+    phone = watching(stack, phones, 2)
+    told = json.loads(stack.command("inspect", "user2", "--json"))
+    assert told["watched"] == list(TYPES)
+    for name in TYPES:
+        row = told["types"][name]
+        assert (row["seq"], row["state"], row["web_workers"]) == (phone.updates(name)[-1]["seq"], "live", 1)
+        assert 0 <= row["age_s"] < 10
+        assert row["next_fetch_in_s"] is not None and row["last_error"] is None
+    assert told["schedule"]["scheduled"]
+    assert "key_signature" not in (text := stack.command("inspect", "2")) and "user 2 user2: enabled" in text
+    exchange.revoke_key(demo_credentials(2)[0])
+    wait_until(lambda: "STOPPED: key_invalid" in stack.command("inspect", "user2"), 15, "the dead key")
+    exchange.put_key(*demo_credentials(2), user=2)
+
+
 def test_one_change_is_pushed_exactly_once_to_each_type_it_affects(stack, exchange, phones):
     phone = watching(stack, phones, 3)
     wait_until(lambda: shows_truth(phone, exchange, 3), 10, "the truth")

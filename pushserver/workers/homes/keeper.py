@@ -78,6 +78,8 @@ class Keeper:
         )  # fmt: skip
         self._homes: dict[int, _Home] = {}
         self._met: set[int] = set()
+        #: Redis is being asked for them: neither met nor at home, and they need room.
+        self._taking: set[int] = set()
         self._dirty: set[int] = set()
         self._hints = HintQueue()
         self._news = Event()
@@ -92,7 +94,7 @@ class Keeper:
         """A round is about to begin; a watched user without a home may find one here."""
         if claim.woken and claim.hints:
             self._observer.record(HintServed(claim.overdue_s))
-        has_room = len(self._homes) + len(self._met) < self._limit
+        has_room = len(self._homes) + len(self._taking) + len(self._met) < self._limit
         if watched and claim.homeless and claim.user_id not in self._homes and has_room:
             self._met.add(claim.user_id)
 
@@ -199,11 +201,15 @@ class Keeper:
             self._observer.record(HomesCounted(len(self._homes)))
 
     def _take_met(self) -> None:
-        met, self._met = self._met, set()
-        if met:
-            for user_id in self._port.take(met, self._holder, HOME_LEASE_S):
+        if not self._met:
+            return
+        self._taking, self._met = self._met, set()
+        try:
+            for user_id in self._port.take(self._taking, self._holder, HOME_LEASE_S):
                 self._homes.setdefault(user_id, _Home())
                 self._streams.add(user_id)
+        finally:
+            self._taking = set()
 
     def _keep(self, user_ids: list[int]) -> None:
         with self._telling:
