@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import gevent
 import pytest
@@ -55,6 +56,22 @@ def test_an_unwatched_user_and_one_with_a_home_elsewhere_are_left_alone(site: Si
 def test_no_more_users_are_taken_than_the_limit(site: Site) -> None:
     keeper = site.another("small", limit=2)
     site.schedule.wake(range(1, 6))
+    site.round(keeper)
+    site.settle(keeper)
+    assert len(keeper.homes()) == 2
+
+
+def test_users_met_while_others_are_taken_do_not_exceed_the_limit(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = site.another("small", limit=2)
+    take = site.homes.take
+
+    def slow_take(*arguments: Any) -> Any:
+        site.schedule.wake([3, 4])
+        site.round(keeper)
+        return take(*arguments)
+
+    monkeypatch.setattr(site.homes, "take", slow_take)
+    site.schedule.wake([1, 2])
     site.round(keeper)
     site.settle(keeper)
     assert len(keeper.homes()) == 2
