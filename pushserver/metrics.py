@@ -14,7 +14,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,12 @@ from prometheus_client import (
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.mmap_dict import MmapedDict
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from pushserver import observers as o
 from pushserver.metrics_catalogue.catalogue import BOTH, CATALOGUE, WEB, Amount, Metric
 from pushserver.metrics_endpoint import Address, MetricsEndpoint
+from pushserver.metrics_files import MetricFiles, Series
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +141,7 @@ class SharedMetrics:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._files = MetricFiles()
         self._lock = threading.Lock()
 
     def exposition(self) -> bytes:
@@ -151,12 +152,22 @@ class SharedMetrics:
             return generate_latest(registry)
 
     def collect(self) -> Iterable[Family]:
-        """For the client library. A file that a dying worker left half written is passed over."""
-        files = [str(path) for path in self._directory.glob("*.db")]
-        try:
-            return list(MultiProcessCollector.merge(files))
-        except _UNREADABLE:
-            return list(MultiProcessCollector.merge([path for path in files if _is_readable(path)]))
+        """For the client library."""
+        families: dict[str, Family] = {}
+        for kind, figures in self._files.added_up(sorted(self._directory.glob("*.db"))).items():
+            buckets: dict[tuple[str, ...], list[tuple[float, Series, float]]] = {}
+            for key, figure in figures.items():
+                series = self._files.series[key]
+                if series.metric not in families:
+                    families[series.metric] = Family(series.metric, series.help, kind)
+                if "le" in series.labels:
+                    others = (series.metric, *(value for name, value in series.labels.items() if name != "le"))
+                    buckets.setdefault(others, []).append((float(series.labels["le"]), series, figure))
+                else:
+                    families[series.metric].add_sample(series.sample, series.labels, figure)
+            for edges in buckets.values():
+                _add_buckets(families[edges[0][1].metric], edges)
+        return families.values()
 
     def forget(self, pid: int) -> None:
         """A worker is gone: its gauges end, its counts stay."""
@@ -169,6 +180,17 @@ class SharedMetrics:
                         dead.write_value(key, dead.read_value(key)[0] + value, 0.0)
                     dead.close()
                 path.unlink()
+                self._files.forget(path)
+
+
+def _add_buckets(family: Family, edges: list[tuple[float, Series, float]]) -> None:
+    """Files count each observation in one bucket, pages in all buckets above as well."""
+    count = 0.0
+    for _, series, figure in sorted(edges, key=itemgetter(0)):
+        count += figure
+        family.add_sample(series.sample, series.labels, count)
+    others = {name: value for name, value in series.labels.items() if name != "le"}
+    family.add_sample(f"{family.name}_count", others, count)
 
 
 _UNREADABLE = (struct.error, RuntimeError, ValueError, OSError)
