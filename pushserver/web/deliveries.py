@@ -50,7 +50,12 @@ class Deliveries:
         self._statuses = Statuses(observer)
         outages = Outages(self._watches.values, self._statuses.send, clock)
         self.scheduling = Scheduling(
-            schedule, lambda: (watch.user_id for watch in self._watches.values()), self.reread, outages, clock
+            schedule,
+            lambda: (watch.user_id for watch in self._watches.values()),
+            self.reread,
+            outages,
+            lambda: self.listener.hears,
+            clock,
         )
         #: What could not be read when a phone wanted it, and the ``seq`` it said it has, and whether it asked again.
         self._owed: dict[Phone, dict[DataType, tuple[int | None, bool]]] = {}

@@ -1,4 +1,4 @@
-"""Tells phones when nothing new can come because Redis is away or refuses to store, and when that is over.
+"""Tells phones when nothing new can come because Redis is away, unheard or refuses to store, and when that is over.
 
 The push workers' own word on freshness travels through Redis, so in this one case the web worker has to speak.
 """
@@ -28,7 +28,7 @@ class Watch(Protocol):
 
 
 class Outages:
-    """``failed`` or ``works`` is to be called about every second, with what became of a harmless write."""
+    """``failed`` or ``works`` is to be called about every second: what became of a harmless write and the canary."""
 
     def __init__(
         self,
@@ -41,10 +41,6 @@ class Outages:
         self._clock = clock
         self._since_s: float | None = None
         self._told = False
-
-    @property
-    def ongoing(self) -> bool:
-        return self._since_s is not None
 
     def failed(self) -> None:
         """Whoever believes that all is live is told otherwise, newcomers too; other troubles stay as they were told."""

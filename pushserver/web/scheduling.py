@@ -33,7 +33,7 @@ class Schedule(Protocol):
 class Scheduling:
     """``watched()`` gives the users that are to be scheduled; ``on_emptied()`` is called when the schedule was lost.
 
-    ``outages`` learns every second whether Redis takes what is written.
+    ``outages`` learns every second whether Redis takes what is written and ``hears()`` that what is published arrives.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Scheduling:
         watched: Callable[[], Iterable[int]],
         on_emptied: Callable[[], None],
         outages: Outages,
+        hears: Callable[[], bool],
         clock: Clock,
         spawn_later: Callable[..., object] = gevent.spawn_later,
     ) -> None:
@@ -49,17 +50,15 @@ class Scheduling:
         self._watched = watched
         self._on_emptied = on_emptied
         self._outages = outages
+        self._hears = hears
+        #: Whether the last thing that was written was taken.
+        self.redis_is_up = True
         self._clock = clock
         self._spawn_later = spawn_later
         self._looking_after = False
         self._ensured_at_s = clock.monotonic_s()
         self._woke_at_s = float("-inf")
         self._to_wake: list[int] = []
-
-    @property
-    def redis_is_up(self) -> bool:
-        """Whether the last thing that was written was taken."""
-        return not self._outages.ongoing
 
     def wake(self, user_id: int) -> None:
         """Have the user fetched now; does not raise. Of a crowd, those who come within a moment are woken together."""
@@ -99,12 +98,18 @@ class Scheduling:
         self._looking_after = True
         try:
             emptied = self._schedule.emptied()
-            self._outages.works()
+            self.redis_is_up = True
+            if self._hears():
+                self._outages.works()
+            else:
+                # Nothing new can come here, nor is anything fetched for users whom nobody else listens for.
+                self._outages.failed()
             if emptied:
                 self._on_emptied()
             elif self._clock.monotonic_s() - self._ensured_at_s >= ENSURE_EVERY_S:
                 self.ensure()
         except StoreUnavailable:
+            self.redis_is_up = False
             self._outages.failed()
         finally:
             self._looking_after = False

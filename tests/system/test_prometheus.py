@@ -81,6 +81,10 @@ class Watched:
     def true_alerts(self) -> set[str]:
         return self.prometheus.true_alerts()
 
+    def reasons_told(self) -> set[str]:
+        """Why phones were told that what they see is late."""
+        return {told["reason"] for phone in self.phones for told in phone.events("status_update")}
+
     def ever_showed(self, expression: str) -> bool:
         """Whether a panel with it has anything to draw."""
         now_s = time.time()
@@ -182,6 +186,8 @@ def test_a_deaf_web_worker_is_seen(watched: Watched) -> None:
     watched.proxy.affects = lambda link: link is ear or (b"SUBSCRIBE" in link.first_bytes and link not in others)
     watched.proxy.timeout()
     watched.shows("PushDeafListener", within_s=20, lasting=DEAD_KEY)
+    # Its phones are not left in the belief that they see the newest.
+    wait_until(lambda: "store_unavailable" in watched.reasons_told(), 10, "a word to the phones")
     watched.proxy.passes()
     # What its users are shown may have become late meanwhile: nobody else listens for them, so nobody fetches.
     watched.is_over("PushDeafListener", within_s=25)

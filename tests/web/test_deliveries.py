@@ -91,6 +91,8 @@ class Schedule:
 
 
 class Ears:
+    hears = True
+
     def __init__(self) -> None:
         self.channels: set[bytes] = set()
         self.while_subscribing: Callable[[], None] = lambda: None

@@ -21,6 +21,8 @@ class FakeSchedule:
         return 0
 
     def emptied(self):
+        if self.away:
+            raise StoreUnavailable
         return False
 
 
@@ -28,8 +30,17 @@ class World:
     def __init__(self) -> None:
         self.clock, self.schedule, self.later = ManualClock(), FakeSchedule(), []
         self.scheduling = Scheduling(
-            self.schedule, list, lambda: None, None, self.clock, lambda seconds, do: self.later.append(do)
-        )
+            self.schedule, list, lambda: None, self, lambda: self.hears, self.clock,
+            lambda seconds, do: self.later.append(do),
+        )  # fmt: skip
+        self.hears = True
+        self.told: list[str] = []
+
+    def works(self) -> None:
+        self.told.append("works")
+
+    def failed(self) -> None:
+        self.told.append("failed")
 
     def pass_time(self) -> None:
         self.clock.advance(2 * GATHER_S)
@@ -68,3 +79,20 @@ def test_a_store_that_is_away_is_survived() -> None:
     world.pass_time()
     world.scheduling.wake(3)
     assert world.schedule.woken == [[3]]
+
+
+def test_G7_a_worker_that_hears_nothing_says_so_to_its_phones_although_redis_can_be_written() -> None:
+    world = World()
+    world.scheduling.look_after()
+    world.hears = False
+    world.scheduling.look_after()
+    assert world.told == ["works", "failed"]
+    assert world.scheduling.redis_is_up, "the metric tells the two apart"
+    world.hears, world.schedule.away = True, True
+    world.scheduling.look_after()
+    assert world.told[-1] == "failed"
+    assert not world.scheduling.redis_is_up
+    world.schedule.away = False
+    world.scheduling.look_after()
+    assert world.told[-1] == "works"
+    assert world.scheduling.redis_is_up
