@@ -59,7 +59,8 @@ def budget() -> list[Any]:
 def requests() -> list[Any]:
     return [
         graph("Requests by endpoint", "Sent to the exchange, whatever the result.", "reqps",
-              Curve(per_second("fetch_requests_total", "endpoint"), "{{endpoint}}"), stacked=True),
+              Curve(per_second("fetch_requests_total", "endpoint"), "{{endpoint}}"), stacked=True,
+              runbook="PushNoSuccessfulFetch"),
         graph("Requests by result", "ok, or the code of the failure.", "reqps",
               Curve(per_second("fetch_requests_total", "result"), "{{result}}"), stacked=True,
               runbook="PushFetchFailures"),

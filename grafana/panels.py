@@ -11,6 +11,8 @@ from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.models import common as common_models
 from grafana_foundation_sdk.models import dashboard as models
 
+from grafana.queries import SCOPE
+
 RUNBOOKS = "https://runbooks.pushserver.example"
 DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="$datasource")
 GREEN, YELLOW, RED, BLUE = "green", "yellow", "red", "blue"
@@ -141,6 +143,7 @@ def screen(uid: str, description: str, *rows: tuple[str, Sequence[Any]]) -> mode
         .with_variable(_label("job", "label_values(push_build_info, job)"))
         .with_variable(_label("instance", 'label_values(push_build_info{job=~"$job"}, instance)'))
         .annotation(_starts())
+        .annotation(_releases())
     )
     for other, title in DASHBOARDS.items():
         if other != uid:
@@ -197,13 +200,17 @@ def _label(name: str, query: str) -> builders.QueryVariable:
 
 def _starts() -> builders.AnnotationQuery:
     """A line wherever processes were started: releases, reloads, crashes."""
-    return (
-        builders.AnnotationQuery()
-        .name("Starts")
-        .datasource(DATASOURCE)
-        .enable(True)
-        .icon_color(BLUE)
-        .expr(
-            'sum by (job) (increase(push_lifecycle_total{job=~"$job", instance=~"$instance", state="started"}[1m])) > 0'
-        )
-    )
+    started = f'push_lifecycle_total{{{SCOPE}, state="started"}}'
+    return _annotation("Starts", BLUE, f"sum by (job) (increase({started}[1m])) > 0")
+
+
+def _releases() -> builders.AnnotationQuery:
+    """A line wherever a version appears that did not run a minute before."""
+    running = f"count by (job, version) (push_build_info{{{SCOPE}}})"
+    before = f"count by (job, version) (push_build_info{{{SCOPE}}} offset 1m)"
+    return _annotation("Releases", "purple", f"{running} unless {before}")
+
+
+def _annotation(name: str, colour: str, expression: str) -> builders.AnnotationQuery:
+    made = builders.AnnotationQuery().name(name).datasource(DATASOURCE).enable(True)
+    return made.icon_color(colour).expr(expression)

@@ -51,6 +51,7 @@ def report(seen: Seen, timing: Timing) -> dict[str, Any]:
         "schedule": {
             "scheduled": trace.due_ms is not None,
             "due_in_s": None if trace.served_by else _until_s(trace.due_ms, trace.now_ms),
+            "overdue_s": _overdue_s(trace.due_ms, trace.now_ms),
             "served_by": trace.served_by or None,
             "woken_ago_s": _since_s(trace.woken_ms, trace.now_ms),
             "crashes": memo.crashes,
@@ -96,12 +97,15 @@ def _type(
 def _home(trace: UserTrace) -> dict[str, Any] | None:
     if not trace.home or trace.home_ends_ms is None:
         return None
+    # What a home kept fresh counts no more when its lease is over.
+    live = trace.live if trace.home_ends_ms > trace.now_ms else 0
     return {
         "worker": trace.home,
         "lease_left_s": _until_s(trace.home_ends_ms, trace.now_ms),
-        "stream_live": bool(trace.live & Live.STREAM),
-        "marks_live": bool(trace.live & Live.MARKS),
-        "balance_live": bool(trace.live & Live.BALANCE),
+        "ended_ago_s": _overdue_s(trace.home_ends_ms, trace.now_ms),
+        "stream_live": bool(live & Live.STREAM),
+        "marks_live": bool(live & Live.MARKS),
+        "balance_live": bool(live & Live.BALANCE),
     }
 
 
@@ -118,6 +122,11 @@ def _since_s(at_ms: int | None, now_ms: int) -> float | None:
 def _until_s(at_ms: int | None, now_ms: int) -> float | None:
     """0 for what is due already."""
     return None if at_ms is None else round(max(0, at_ms - now_ms) / 1000, 1)
+
+
+def _overdue_s(at_ms: int | None, now_ms: int) -> float | None:
+    """None for what is still to come."""
+    return None if at_ms is None or at_ms > now_ms else round((now_ms - at_ms) / 1000, 1)
 
 
 def as_text(found: Mapping[str, Any]) -> str:
@@ -156,7 +165,14 @@ def _type_line(kind: str, row: Mapping[str, Any]) -> str:
 def _schedule_text(row: Mapping[str, Any]) -> str:
     if not row["scheduled"]:
         return "not scheduled: nobody listens, or Redis lost it (then it is back within seconds)"
-    text = f"being served by {row['served_by']}" if row["served_by"] else f"due in {_age(row['due_in_s'])}"
+    if row["served_by"] and row["overdue_s"] is not None:
+        text = f"{row['served_by']} died serving it; waiting for another worker since {_age(row['overdue_s'])}"
+    elif row["served_by"]:
+        text = f"being served by {row['served_by']}"
+    elif row["overdue_s"] is not None:
+        text = f"overdue by {_age(row['overdue_s'])}"
+    else:
+        text = f"due in {_age(row['due_in_s'])}"
     if row["woken_ago_s"] is not None:
         text += f", woken {_age(row['woken_ago_s'])} ago"
     if row["crashes"]:
@@ -167,6 +183,8 @@ def _schedule_text(row: Mapping[str, Any]) -> str:
 def _home_text(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "none: the user is polled"
+    if row["ended_ago_s"] is not None:
+        return f"{row['worker']} was, until {_age(row['ended_ago_s'])} ago: the user is polled"
     kept = [name for name, on in (("stream", row["stream_live"]), ("marks", row["marks_live"]),
                                   ("balance", row["balance_live"])) if on]  # fmt: skip
     return f"{row['worker']}, for {_age(row['lease_left_s'])} more; live: {', '.join(kept) or 'nothing yet'}"

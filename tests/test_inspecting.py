@@ -59,7 +59,8 @@ def test_a_user_for_whom_all_is_well() -> None:
     assert told["types"]["balance"]["next_fetch_in_s"] == 7.0, "without mark prices it is polled"
     assert told["schedule"]["due_in_s"] == 2.0
     assert told["home"] == {
-        "worker": "host/7/ab", "lease_left_s": 6.0, "stream_live": True, "marks_live": True, "balance_live": False,
+        "worker": "host/7/ab", "lease_left_s": 6.0, "ended_ago_s": None,
+        "stream_live": True, "marks_live": True, "balance_live": False,
     }  # fmt: skip
     text = as_text(told)
     assert "user 4 alice: enabled, exchange key abc***" in text
@@ -117,3 +118,16 @@ def test_being_served_woken_crashed_and_the_state_of_the_key() -> None:
     text = as_text(of(replace(found, trace=trace)))
     assert "being served by host/9/cd, woken 0.4 s ago, its last 2 rounds crashed" in text
     assert "key: warning (can_withdraw), 5 days left, checked 2 h ago" in text
+
+
+def test_users_whom_nobody_serves_any_more() -> None:
+    """Every push worker was killed: leases that nobody ended are over."""
+    found = seen()
+    dead = replace(found.trace, served_by="host/9/cd", due_ms=NOW_MS - 25_000, home_ends_ms=NOW_MS - 30_000)
+    told = of(replace(found, trace=dead))
+    assert told["home"]["stream_live"] is False
+    text = as_text(told)
+    assert "host/9/cd died serving it; waiting for another worker since 25.0 s" in text
+    assert "home: host/7/ab was, until 30.0 s ago: the user is polled" in text
+    late = as_text(of(replace(found, trace=replace(found.trace, due_ms=NOW_MS - 300_000))))
+    assert "overdue by 5 min" in late

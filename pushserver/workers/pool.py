@@ -251,6 +251,7 @@ class WorkerPool:
         while True:
             gevent.sleep(LATE_CHECK_S)
             for round_ in list(self._rounds.values()):
+                round_.state.mark_lines()
                 try:
                     round_.tell_if_late()
                 except StoreUnavailable:

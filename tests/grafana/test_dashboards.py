@@ -185,8 +185,13 @@ def test_links_lead_to_dashboards_and_pages_that_exist(dashboard: dict[str, Any]
 
 
 @each_dashboard
-def test_starts_are_marked(dashboard: dict[str, Any]) -> None:
-    assert [each["name"] for each in dashboard["annotations"]["list"]] == ["Starts"]
+def test_starts_and_releases_are_marked(dashboard: dict[str, Any]) -> None:
+    marked = {each["name"]: each["expr"] for each in dashboard["annotations"]["list"]}
+    assert set(marked) == {"Starts", "Releases"}
+    assert "increase(push_lifecycle_total{" in marked["Starts"] and 'state="started"' in marked["Starts"]
+    assert re.fullmatch(r"count by \(job, version\) \((.*)\) unless count by \(job, version\) \(\1 offset 1m\)",
+                        marked["Releases"])  # fmt: skip
+    assert all('job=~"$job"' in matchers for expr in marked.values() for _, matchers in selectors(expr))
 
 
 def exported(row: Any) -> set[str]:
@@ -214,6 +219,16 @@ def test_every_label_value_that_is_asked_for_exists() -> None:
                         assert set(values.split("|")) <= set(rows[name].labels[label]), (title, label)
                     elif label == "le":
                         assert float(values) in rows[name].buckets, (title, values)
+
+
+def test_every_runbook_is_linked_from_a_panel_that_shows_its_trouble() -> None:
+    linked = {
+        link["url"].rsplit("/", 1)[1]
+        for dashboard in DASHBOARDS.values()
+        for panel in panels(dashboard)
+        for link in panel.get("links") or []
+    }
+    assert linked == {path.stem for path in RUNBOOKS.glob("Push*.md")}
 
 
 def test_grafana_finds_the_files() -> None:

@@ -118,10 +118,9 @@ def test_support_sees_what_a_phone_sees_and_who_serves_it(stack, exchange, phone
         assert 0 <= row["age_s"] < 10
         assert row["next_fetch_in_s"] is not None and row["last_error"] is None
     assert told["schedule"]["scheduled"]
-    assert "key_signature" not in (text := stack.command("inspect", "2")) and "user 2 user2: enabled" in text
-    exchange.revoke_key(demo_credentials(2)[0])
-    wait_until(lambda: "STOPPED: key_invalid" in stack.command("inspect", "user2"), 15, "the dead key")
-    exchange.put_key(*demo_credentials(2), user=2)
+    text = stack.command("inspect", "2")
+    assert "user 2 user2: enabled" in text
+    assert demo_credentials(2)[1] not in text
 
 
 def test_one_change_is_pushed_exactly_once_to_each_type_it_affects(stack, exchange, phones):
