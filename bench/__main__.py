@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from bench import claims, engine, engine_report, fanout, fetch, fetching, report
+from bench import claims, engine, engine_report, fanout, fetch, fetching, metrics, report
 from bench.command import run_command, tell
 from bench.fanout_plot import draw
 
@@ -34,7 +34,7 @@ ROUND_USERS = 50
 def main(
     only: str | None, quick: bool, runs: int, no_peers: bool, fetch_users: int, fetch_seconds: float, output: Path
 ) -> int:
-    """Measure delivery and fetching beside the peers, and the exchange engine, on this machine."""
+    """Measure delivery and fetching beside the peers, the exchange engine and what metrics cost, on this machine."""
     started_s = time.monotonic()
     results = report.started()
     if quick:
@@ -51,18 +51,21 @@ def main(
         results["engine"] = engine.measure_all(quick)
     if only in (None, "claims"):
         results["claims"] = claims.measure_all(claims.SIZES, *((20, 200) if quick else (400, 5_000)))
+    if only in (None, "metrics"):
+        results["metrics"] = metrics.measure_all(quick, tell)
     results["took_s"] = round(time.monotonic() - started_s)
     report.write(results, output)
     print(report.table(results))
-    print("\n".join(engine_lines(results)))
+    print("\n".join(more_lines(results)))
     tell(f"took {results['took_s']} s; all figures of all runs are in {output}")
     return 1 if report.problems(results) else 0
 
 
-def engine_lines(results: dict[str, Any]) -> list[str]:
-    """What was measured of the engine; nothing of sections that were left out."""
+def more_lines(results: dict[str, Any]) -> list[str]:
+    """What was measured of the engine and of metrics; nothing of sections that were left out."""
     said = [line for name, part in results.get("engine", {}).items() for line in engine_report.lines(name, part)]
-    return said + (claims.lines(results["claims"]) if "claims" in results else [])
+    said += claims.lines(results["claims"]) if "claims" in results else []
+    return said + (metrics.lines(results["metrics"]) if "metrics" in results else [])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import psutil
 from bench import engine_report
 
 RESULTS = Path(__file__).with_name("results.json")
-SECTIONS = ("fanout", "fetch", "engine", "claims")
+SECTIONS = ("fanout", "fetch", "engine", "claims", "metrics")
 
 
 def machine() -> dict[str, Any]:

@@ -44,8 +44,10 @@ class Project:
     """This program, as the contract starts it."""
 
     name = "pushserver"
+    app = "wsgi:app"
 
     def __init__(self) -> None:
+        self.metrics_port = free_port()
         self._secret = Secret(secrets.token_hex(32))
         self._tokens = Tokens(SharedSecrets((self._secret,)), SystemClock(), signing_secret=self._secret)
 
@@ -61,10 +63,10 @@ class Project:
             "BYBIT_REST_URL": "http://127.0.0.1:9",
             "BYBIT_STREAM_URL": "",
             "BYBIT_TICKER_URL": "",
-            "WEB_METRICS_BIND": f"127.0.0.1:{free_port()}",
+            "WEB_METRICS_BIND": f"127.0.0.1:{self.metrics_port}",
         }
         arguments = ["-m", "gunicorn", "-k", "geventwebsocket", "-w", str(workers), "-b", f"127.0.0.1:{ports[0]}"]
-        return Process("web", [*arguments, "wsgi:app"], environment, folder)
+        return Process(f"web-{ports[0]}", [*arguments, self.app], environment, folder)
 
     def ready_url(self, port: int) -> str:
         return f"http://127.0.0.1:{port}/readyz"
