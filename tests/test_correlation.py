@@ -17,6 +17,7 @@ from pushserver.observers import RequestAnswered
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
     stream = io.StringIO()
+    correlation.bind()  # whatever a former test left to this greenlet
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     logs.configure("json", "debug", stream)
