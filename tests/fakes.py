@@ -104,11 +104,11 @@ class FakeExchange:
         self._receive("orders", credentials, deadline_s)
         return self._answer(self.accounts[credentials.api_key].orders)
 
-    def mark_prices(self, category: str, deadline_s: float) -> Mapping[str, Decimal]:
+    def mark_prices(self, category: str, deadline_s: float, pay: Pay = unpaid) -> Mapping[str, Decimal]:
         self._receive("mark_prices", None, deadline_s)
         return {}
 
-    def key_information(self, credentials: Credentials, deadline_s: float) -> Mapping[str, Any]:
+    def key_information(self, credentials: Credentials, deadline_s: float, pay: Pay = unpaid) -> Mapping[str, Any]:
         self._receive("key_information", credentials, deadline_s)
         return {"readOnly": 1}
 

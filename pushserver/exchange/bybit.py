@@ -93,16 +93,16 @@ class BybitExchange:
             rows += all_rows(conversation, ORDERS_LIMIT, market.category, settleCoin=market.settle_coin)
         return self._answer(conversation, newest_of_each(rows, "category", "orderId"))
 
-    def mark_prices(self, category: str, deadline_s: float) -> Mapping[str, Decimal]:
-        conversation = self._conversation(Endpoint.TICKERS, None, deadline_s)
+    def mark_prices(self, category: str, deadline_s: float, pay: Pay = unpaid) -> Mapping[str, Decimal]:
+        conversation = self._conversation(Endpoint.TICKERS, None, deadline_s, pay)
         result = conversation.ask_result(category=category)
         marks = dict(_marks(conversation.rows_of(result)))
         if not marks:
             raise conversation.malformed("it holds no mark price")
         return marks
 
-    def key_information(self, credentials: Credentials, deadline_s: float) -> Mapping[str, Any]:
-        conversation = self._conversation(Endpoint.KEY_INFORMATION, credentials, deadline_s)
+    def key_information(self, credentials: Credentials, deadline_s: float, pay: Pay = unpaid) -> Mapping[str, Any]:
+        conversation = self._conversation(Endpoint.KEY_INFORMATION, credentials, deadline_s, pay)
         result = conversation.ask().get("result")
         if not isinstance(result, Mapping) or not result:
             raise conversation.malformed("it says nothing of the key")

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: A stamp further ahead of what we take for the exchange's time would block the figures that follow it.
 MOST_AHEAD_MS = 5_000
+#: A request that could not be sent for so long, for want of a connection, is not what was paid for any more.
+LATE_S = 0.1
 UNAUTHORISED = 401
 API_KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -81,6 +83,7 @@ class Conversation:
         self._may_resynchronise = credentials is not None
         self._must_ask_the_time = False
         self._may_recheck_key = credentials is not None
+        self._not_paid: Exception | None = None
 
     def ask(self, **parameters: object) -> Mapping[str, Any]:
         """The envelope of a successful answer; a request refused for its time is signed again, once in a call.
@@ -148,7 +151,8 @@ class Conversation:
             raise
         finally:
             duration_s = clock.monotonic_s() - started_s
-            self._line.observer.record(RequestAnswered(self._endpoint.value, result, duration_s, whose))
+            if self._not_paid is None:
+                self._line.observer.record(RequestAnswered(self._endpoint.value, result, duration_s, whose))
         return Response(body, headers, timedelta(seconds=duration_s))
 
     def _ask_once(self, parameters: Mapping[str, object]) -> Mapping[str, Any]:
@@ -160,6 +164,8 @@ class Conversation:
         except ExchangeError as error:
             failure = error
         except Exception as error:
+            if error is self._not_paid:
+                raise error.with_traceback(None) from None
             # The port promises ExchangeError alone, and what pybit raises quotes the request.
             logger.error("pybit failed with %s at %s", type(error).__name__, self._endpoint.value)
             failure = ExchangeUnavailable("The request could not be made.", endpoint=self._endpoint.value)
@@ -175,7 +181,14 @@ class Conversation:
                 "The time for this request was used up.", code="exchange_timeout", endpoint=self._endpoint.value
             )
         self.requests += 1
-        raw = line.transport.get(self._endpoint, request.url, request.headers, min(left_s, line.request_timeout_s))
+        wanted_s = line.clock.monotonic_s()
+        raw = line.transport.get(
+            self._endpoint,
+            request.url,
+            request.headers,
+            min(left_s, line.request_timeout_s),
+            lambda is_repetition: self._before_sending(wanted_s, is_repetition),
+        )
         self.last_headers = raw.headers
         try:
             envelope = envelope_of(self._endpoint, raw, line.server_now_ms())
@@ -188,6 +201,18 @@ class Conversation:
             raise
         self._check_time(envelope, sent_ms)
         return envelope, raw.headers
+
+    def _before_sending(self, wanted_s: float, is_repetition: bool) -> None:
+        """What was paid for was paid for a moment, and once: the exchange counts when and how often it arrives."""
+        if not is_repetition and self._line.clock.monotonic_s() - wanted_s <= LATE_S:
+            return
+        self.requests += is_repetition
+        try:
+            self._pay()
+        except Exception as error:
+            # Not the exchange's failure: it leaves through pybit as it is.
+            self._not_paid = error
+            raise
 
     def _check_time(self, envelope: Mapping[str, Any], sent_ms: int) -> None:
         stamp_ms, now_ms, offset = time_of(envelope), self._line.clock.wall_ms(), self._line.offset

@@ -44,7 +44,8 @@ class Answer:
     resets_in_s: float = 0.0
 
 
-#: Called before each request beyond the first of a call; may wait. What it raises ends the call, as it is.
+#: Called before each request beyond the first of a call, and before one that had to wait for a connection; may wait.
+#: What it raises ends the call, as it is.
 Pay = Callable[[], None]
 
 
@@ -57,8 +58,8 @@ class Exchange(Protocol):
 
     All calls raise ``ExchangeError`` (``KeyRefused``, ``RateLimited``, ``AddressBanned``, ``ClockSkew``,
     ``ExchangeUnavailable``, ``AnswerMalformed``, ``RequestRejected``) and nothing else. Credentials are used for
-    the one call they are passed to and kept nowhere. One request per call is paid for by the caller; for pages and
-    repetitions ``pay`` is called.
+    the one call they are passed to and kept nowhere. One request per call is paid for by the caller; for pages,
+    repetitions and what was late ``pay`` is called.
     """
 
     @property
@@ -85,11 +86,11 @@ class Exchange(Protocol):
         """The open orders of every configured market, all pages; each row carries ``category``."""
         ...
 
-    def mark_prices(self, category: str, deadline_s: float) -> Mapping[str, Decimal]:
+    def mark_prices(self, category: str, deadline_s: float, pay: Pay = unpaid) -> Mapping[str, Decimal]:
         """Mark price by symbol of a whole category, in one public request. Symbols without one are left out."""
         ...
 
-    def key_information(self, credentials: Credentials, deadline_s: float) -> Mapping[str, Any]:
+    def key_information(self, credentials: Credentials, deadline_s: float, pay: Pay = unpaid) -> Mapping[str, Any]:
         """What the exchange says of this key: ``readOnly``, ``permissions``, ``ips``, ``expiredAt``, ``userID``."""
         ...
 

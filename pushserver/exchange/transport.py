@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import ssl
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 import gevent
@@ -87,8 +87,18 @@ class Transport:
         self.in_flight = 0
         self._connections = Connections(host, port, is_tls, concurrency, proxy)
 
-    def get(self, endpoint: Endpoint, target: str, headers: Mapping[str, str], seconds: float) -> RawAnswer:
+    def get(
+        self,
+        endpoint: Endpoint,
+        target: str,
+        headers: Mapping[str, str],
+        seconds: float,
+        before_sending: Callable[[bool], None] = lambda is_repetition: None,
+    ) -> RawAnswer:
         """The answer to ``GET target``, whatever its status.
+
+        ``before_sending`` is called with the connection at hand, and again with True should the request have to be
+        sent a second time; it may wait. What it raises ends the call, as it is.
 
         Raises:
             ExchangeUnavailable: no whole answer within ``seconds``.
@@ -98,7 +108,7 @@ class Transport:
         self.in_flight += 1
         timeout = gevent.Timeout.start_new(seconds)
         try:
-            return self._get(head)
+            return self._get(head, before_sending)
         except gevent.Timeout as expired:
             if expired is not timeout:
                 raise
@@ -128,19 +138,20 @@ class Transport:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return "\r\n".join([*lines, "", ""]).encode("ascii")
 
-    def _get(self, head: bytes) -> RawAnswer:
+    def _get(self, head: bytes, before_sending: Callable[[bool], None]) -> RawAnswer:
         connection = self._connections.borrow()
         try:
-            return self._converse(connection, head)
+            return self._converse(connection, head, lambda: before_sending(False))
         except _ClosedSilently:
             # An idle connection may be closed by the other side at the very moment we use it again.
             if not connection.reused:
                 raise
-        return self._converse(self._connections.borrow(only_fresh=True), head)
+        return self._converse(self._connections.borrow(only_fresh=True), head, lambda: before_sending(True))
 
-    def _converse(self, connection: Connection, head: bytes) -> RawAnswer:
+    def _converse(self, connection: Connection, head: bytes, before_sending: Callable[[], None]) -> RawAnswer:
         is_reusable = False
         try:
+            before_sending()
             parser = _read_answer(connection, head)
             is_reusable = parser.should_keep_alive()
         finally:

@@ -24,7 +24,9 @@ ANSWER_S = 1.0
 
 
 class KeyQuestions(Protocol):
-    def key_information(self, credentials: Credentials, deadline_s: float) -> Mapping[str, Any]: ...
+    def key_information(
+        self, credentials: Credentials, deadline_s: float, pay: Callable[[], None]
+    ) -> Mapping[str, Any]: ...
 
     def server_time_ms(self, deadline_s: float) -> int: ...
 
@@ -61,7 +63,7 @@ class PaidVerifier:
         desk = self._desks[self._pick(user_id)]
         self._pay(desk, deadline_s)
         try:
-            return desk.exchange.key_information(credentials, deadline_s)
+            return desk.exchange.key_information(credentials, deadline_s, lambda: self._pay(desk, deadline_s))
         except AddressBanned as error:
             raise self._judged(desk, error, deadline_s) from error
 

@@ -144,7 +144,7 @@ class Asking:
         """Mark prices of all inverse contracts, in one public request. Raises as ``ask`` does."""
         self._show_payment()
         try:
-            return self._desk.exchange.mark_prices(INVERSE, deadline_s)
+            return self._desk.exchange.mark_prices(INVERSE, deadline_s, self._show_payment)
         except AddressBanned as error:
             raise self._desk.silence.refused(error, signed=False) from error
 
@@ -152,7 +152,7 @@ class Asking:
         """What the exchange says of a key; paid for as routine work. Raises as ``ask`` does."""
         self._show_payment()
         try:
-            return self._desk.exchange.key_information(credentials, deadline_s)
+            return self._desk.exchange.key_information(credentials, deadline_s, self._show_payment)
         except AddressBanned as error:
             raise self._desk.silence.refused(error, signed=True) from error
 

@@ -45,7 +45,9 @@ class Transport:
     def __init__(self) -> None:
         self.raw = RawAnswer(200, {}, b"")
 
-    def get(self, endpoint: Endpoint, target: str, headers: Mapping[str, str], seconds: float) -> RawAnswer:
+    def get(
+        self, endpoint: Endpoint, target: str, headers: Mapping[str, str], seconds: float, _: Callable[[bool], None]
+    ) -> RawAnswer:
         return self.raw
 
     def close(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import gevent
 import pytest
 
@@ -10,7 +12,7 @@ from pushserver.errors import AddressBanned, AnswerMalformed, KeyRefused
 from pushserver.exchange.bybit import BybitExchange
 from pushserver.model import Credentials
 from pushserver.observers import ExchangeClockMeasured, RecordingObserver
-from tests.exchange.stub import NOW_MS, Stub, always, envelope, http, in_turn, page
+from tests.exchange.stub import NOW_MS, Request, Step, Stub, always, envelope, http, in_turn, page
 
 ACCOUNT = {"accountType": "UNIFIED"}
 
@@ -24,6 +26,78 @@ def test_H04_a_401_is_believed_when_it_comes_twice(
         exchange.wallet(credentials, deadline_s, lambda: payments.append(1))
     assert (caught.value.code, caught.value.exchange_code) == ("key_invalid", 401)
     assert (len(stub.requests), len(payments)) == (2, 1)
+
+
+def test_H02_a_request_that_waited_for_a_connection_is_paid_for_again(
+    stub: Stub, exchange_at: Callable[..., BybitExchange], credentials: Credentials, clock: ManualClock
+) -> None:
+    exchange = exchange_at(stub.url, concurrency=1)
+    deadline_s = clock.monotonic_s() + 20
+    payments: list[int] = []
+
+    def slow(_: Request) -> Iterator[Step]:
+        yield 0.1
+        clock.advance(3.0)
+        yield http(page(ACCOUNT))
+
+    stub.handler = slow
+    asking = [
+        gevent.spawn(exchange.wallet, credentials, deadline_s, lambda number=number: payments.append(number))
+        for number in (1, 2)
+    ]
+    gevent.joinall(asking, raise_error=True)
+    assert (len(stub.requests), payments) == (2, [2])
+
+
+def test_H02_a_request_sent_twice_is_paid_for_twice(
+    stub: Stub, exchange: BybitExchange, credentials: Credentials, deadline_s: float
+) -> None:
+    payments: list[int] = []
+    good = http(page(ACCOUNT))
+    stub.handler = lambda request: [good] if request.connection != 1 or len(stub.requests) == 1 else [None]
+    assert exchange.wallet(credentials, deadline_s, lambda: payments.append(1)).requests == 1
+    assert exchange.wallet(credentials, deadline_s, lambda: payments.append(2)).requests == 2
+    assert (len(stub.requests), payments) == (3, [2])
+
+
+@pytest.mark.parametrize("kind", ["key", "marks"])
+def test_H02_what_turns_out_to_need_more_requests_pays_for_them(
+    stub: Stub, exchange: BybitExchange, credentials: Credentials, deadline_s: float, kind: str
+) -> None:
+    payments: list[int] = []
+    good = envelope({"readOnly": 1}) if kind == "key" else page({"symbol": "BTCUSD", "markPrice": "1"})
+    stub.handler = lambda request: [http(good)] if len(stub.requests) != 2 else [None]
+    for _ in range(2):
+        if kind == "key":
+            exchange.key_information(credentials, deadline_s, lambda: payments.append(1))
+        else:
+            exchange.mark_prices("inverse", deadline_s, lambda: payments.append(1))
+    assert (len(stub.requests), len(payments)) == (3, 1)
+
+
+def test_H02_what_cannot_be_paid_for_again_is_not_sent(
+    stub: Stub, exchange_at: Callable[..., BybitExchange], credentials: Credentials, clock: ManualClock
+) -> None:
+    class NotNow(Exception):
+        pass
+
+    def refuse() -> None:
+        raise NotNow
+
+    def slow(_: Request) -> Iterator[Step]:
+        yield 0.1
+        clock.advance(3.0)
+        yield http(page(ACCOUNT))
+
+    exchange = exchange_at(stub.url, concurrency=1)
+    deadline_s = clock.monotonic_s() + 20
+    stub.handler = slow
+    first, second = [gevent.spawn(exchange.wallet, credentials, deadline_s, refuse) for _ in range(2)]
+    gevent.joinall([first, second])
+    assert isinstance(second.exception, NotNow)
+    assert len(stub.requests) == 1
+    stub.handler = always(http(page(ACCOUNT)))
+    assert exchange.wallet(credentials, deadline_s).requests == 1
 
 
 def test_H04_a_single_401_does_no_harm(

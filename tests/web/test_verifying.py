@@ -22,7 +22,7 @@ class FakeExchange:
         self.outcome, self.public = outcome, public
         self.asked = 0
 
-    def key_information(self, credentials, deadline_s):
+    def key_information(self, credentials, deadline_s, pay):
         self.asked += 1
         return self._given(self.outcome)
 
