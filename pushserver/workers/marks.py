@@ -178,6 +178,10 @@ class Marks:
                 self.sync_once()
             except StoreUnavailable:
                 gevent.sleep(RETRY_S)
+            except Exception:
+                # The users of tomorrow need it as well.
+                logger.exception("the bases of figures could not be brought up to date")
+                gevent.sleep(RETRY_S)
 
     def _share(self, user_id: int) -> set[int]:
         return self._shares[int(spread(user_id) * SHARES)]
@@ -237,6 +241,13 @@ class Marks:
             for commit in commits:
                 if (kept := self._kept.get(commit.user_id)) is not None:
                     kept.marks = None
+            return
+        except Exception:
+            # Figures that stand still must not pass for kept: these users are polled.
+            logger.exception("the figures of %d users could not be committed", len(commits))
+            for commit in commits:
+                if (kept := self._kept.get(commit.user_id)) is not None:
+                    kept.marks, kept.refused = None, True
             return
         for commit, results in zip(commits, answers, strict=True):
             kept = self._kept.get(commit.user_id)

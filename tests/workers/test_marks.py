@@ -6,6 +6,7 @@ from collections import defaultdict
 from decimal import Decimal
 from typing import Any
 
+import gevent
 import pytest
 
 from pushserver.bus import keys
@@ -269,3 +270,29 @@ def test_what_was_done_is_reported(world: World) -> None:
     assert MarksCommitted(DataType.POSITIONS, "published", 1) in world.observer.records
     [measured] = [record for record in world.observer.records if isinstance(record, MarksMeasured)]
     assert measured.users == 1
+
+
+def test_a_commit_that_fails_in_a_way_nobody_thought_of_means_polling(world: World) -> None:
+    world.second()
+    assert world.live[4] & Live.MARKS
+    world.error = ValueError("a word of another program version")
+    world.stored = {}
+    for price in ("111", "112", "113", "114"):
+        world.price("BTCUSDT", price)
+        world.clock.advance(1.0)
+        for share in range(SHARES):
+            world.marks.visit(share)
+    assert not world.live[4] & Live.MARKS
+
+
+def test_one_stumble_of_the_upkeep_does_not_end_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pushserver.workers.marks.SYNC_EVERY_S", 0.01)
+    monkeypatch.setattr("pushserver.workers.marks.RETRY_S", 0.01)
+    world.error = ValueError("nobody thought of it")
+    syncing = gevent.spawn(world.marks._sync)
+    gevent.sleep(0.05)
+    world.error = None
+    gevent.sleep(0.05)
+    assert not syncing.dead
+    assert world.wanted == {"BTCUSDT"}
+    syncing.kill()

@@ -118,9 +118,16 @@ class Streams:
         """About once a second: pings, silence, figures."""
         states: Counter[str] = Counter()
         for held in list(self._held.values()):
-            if held.stream is not None:
-                held.stream.tick()
-                states[held.stream.state] += 1
+            stream = held.stream
+            if stream is None:
+                continue
+            try:
+                stream.tick()
+            except Exception:
+                # Unpinged and unheard it would seem alive for long; the other streams are to be looked after, too.
+                logger.exception("the stream of user %d stumbled", held.user_id)
+                stream.close(Loss.BROKEN)
+            states[stream.state] += 1
         for state in StreamState:
             if state is not StreamState.OVER:
                 self._observer.record(StreamsCounted(state.value, states[state]))

@@ -142,7 +142,7 @@ class Keeper:
         dirty, self._dirty = self._dirty, set()
         try:
             self._keep(list(dirty))
-        except StoreUnavailable:
+        except Exception:
             self._dirty |= dirty
             raise
         batches = self._hints.take(self._clock.monotonic_s())
@@ -150,7 +150,7 @@ class Keeper:
             head_start_s = BUSY_HEAD_START_S if is_busy else HINT_HEAD_START_S
             try:
                 self._schedule.wake(users, head_start_s=head_start_s, hints=hints)
-            except StoreUnavailable:
+            except Exception:
                 self._hints.put_back(batches)
                 raise
             del batches[hints, is_busy]
@@ -184,6 +184,11 @@ class Keeper:
                 # Nothing is lost: what was not told is told again.
                 self._news.set()
                 gevent.sleep(RETRY_S)
+            except Exception:
+                # A home that lives, but tells no hint, would keep its users from being polled.
+                logger.exception("hints could not be told")
+                self._news.set()
+                gevent.sleep(RETRY_S)
 
     def _tend(self) -> None:
         while True:
@@ -192,6 +197,10 @@ class Keeper:
                 self.tend_once()
             except StoreUnavailable:
                 self._sweep_from_s = self._clock.monotonic_s() + SWEEP_PATIENCE_S
+                gevent.sleep(RETRY_S)
+            except Exception:
+                # The homes of all other users are still to be kept.
+                logger.exception("homes could not be looked after")
                 gevent.sleep(RETRY_S)
 
     def _tick(self) -> None:

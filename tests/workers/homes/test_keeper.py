@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -345,3 +346,34 @@ def test_a_stream_that_crashes_takes_nobody_along(site: Site, caplog: pytest.Log
     assert "crashed" in caplog.text
     site.pass_time(2)
     assert len(site.doors[0].streams) == 3
+
+
+def test_whatever_nobody_thought_of_deafens_no_home(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pushserver.workers.homes.keeper.RETRY_S", 0.01)
+    monkeypatch.setattr("pushserver.workers.homes.keeper.TEND_EVERY_S", 0.01)
+    monkeypatch.setattr("pushserver.workers.homes.keeper.TICK_EVERY_S", 0.01)
+    [stream] = site.settled(1)
+    calls: Counter[str] = Counter()
+
+    def stumbling(name: str, works: Any) -> Any:
+        def once(*arguments: Any, **options: Any) -> Any:
+            calls[name] += 1
+            if calls[name] == 1:
+                raise RuntimeError("nobody thought of it")
+            return works(*arguments, **options)
+
+        return once
+
+    monkeypatch.setattr(site.schedule, "wake", stumbling("wake", site.schedule.wake))
+    monkeypatch.setattr(site.homes, "keep", stumbling("keep", site.homes.keep))
+    monkeypatch.setattr(site.doors[0].streams[0], "tick", stumbling("tick", stream.tick))
+    site.clock.advance(3)
+    site.keeper.start()
+    stream.tell(Topic.WALLET)
+    gevent.sleep(0.1)
+    site.keeper.stop()
+    [claim] = site.round()
+    assert claim.user_id == 1 and claim.hints & WALLET
+    assert calls["wake"] > 1 and calls["keep"] > 1
+    # A stream that cannot be looked after is given up.
+    assert [record.reason for record in site.of(StreamEnded)][:1] == ["broken"]
