@@ -67,12 +67,13 @@ class Round:
         memo.late_rounds = memo.late_rounds + 1 if state.claim.overdue_s > OVERDUE_S else 0
         if not state.watched:
             return self._idle()
+        moment, hints = state.moment(), hinted(state.claim.hints)
+        # Whatever becomes of this round, they stay open until they were looked at.
+        memo.hinted(hints, moment.now_ms)
         credentials = stopping.usable_credentials(state)
         if credentials is None:
             return self._stopped() if memo.stop else self._end()
         memo.use_key(credentials.version)
-        moment, hints = state.moment(), hinted(state.claim.hints)
-        memo.hinted(hints, moment.now_ms)
         # Only what an event told of can be missing yet; after a time without a stream it is long there.
         told = frozenset[Resource]() if state.claim.hints == CATCH_UP else hints
         plan = RoundPlan(memo, state.watched, moment, state.tools.timing, told)

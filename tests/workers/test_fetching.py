@@ -22,6 +22,7 @@ from pushserver.errors import (
 )
 from pushserver.model import DataType
 from pushserver.observers import AddressPaused, FetchFailed, FreshnessChanged, StateCommitted
+from pushserver.workers.hints import ORDERS
 from pushserver.workers.stopping import CHECK_S
 from tests.workers.bench import ALL, Bench
 
@@ -348,6 +349,27 @@ def test_a_database_that_is_away_from_the_start_is_told_and_heals(bench: Bench) 
     del bench.keys.errors[4]
     bench.run_for(62)
     assert types_told(bench, "live") == Counter(ALL)
+
+
+def test_a_hint_that_came_while_the_database_was_away_is_not_lost(bench: Bench) -> None:
+    bench.watch(4)
+    bench.run_for(2)
+    asked = bench.exchange.count("orders")
+    bench.keys.errors[4] = StoreUnavailable()
+    bench.credentials.forget(4)
+    bench.schedule.wake([4], hints=ORDERS)
+    serve_at_home(bench, 1)
+    del bench.keys.errors[4]
+    serve_at_home(bench, 20)
+    assert bench.exchange.count("orders") == asked + 1
+
+
+def serve_at_home(bench: Bench, seconds: float) -> None:
+    """As run_for, for users whose home keeps everything fresh."""
+    for _ in range(round(seconds / 0.1)):
+        for claim in bench.schedule.claim(1, 12.0, "bench"):
+            bench.serve(dataclasses.replace(claim, live=7))
+        bench.clock.advance(0.1)
 
 
 # --- the address ---------------------------------------------------------------------------------------------
