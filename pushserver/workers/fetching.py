@@ -17,7 +17,7 @@ from pushserver.bus.schedule import spread
 from pushserver.errors import ExchangeError, ExchangeUnavailable, KeyRefused, PermissionMissing, StoreUnavailable
 from pushserver.exchange.port import Answer
 from pushserver.model import Credentials, DataType, Freshness
-from pushserver.workers import committing, failing, stopping
+from pushserver.workers import committing, failing, lateness, stopping
 from pushserver.workers.asking import Silenced, Urgency
 from pushserver.workers.closing import Closing
 from pushserver.workers.hints import CATCH_UP, hinted
@@ -103,12 +103,16 @@ class Round:
         with self._status_lock:
             if self._concluding:
                 return
-            now_ms = state.now_ms()
-            for data_type in state.watched:
-                row = state.memo.types[data_type]
-                late = now_ms >= state.tools.timing.late_at_ms(state.memo, data_type, state.claim.live)
-                if late and row.status in ("", Freshness.LIVE.value):
-                    self._publish(data_type, Freshness.DELAYED, ExchangeUnavailable.code)
+            lateness.tell_late(state, ExchangeUnavailable.code)
+
+    def crashed(self) -> float:
+        """For the pool, when the round did not end by itself: what is late is told. Seconds until more of it is late.
+
+        Raises StoreUnavailable.
+        """
+        with self._status_lock:
+            self._concluding = True
+            return lateness.tell_late(self.state, StoreUnavailable.code)
 
     def _idle(self) -> Ending:
         """Nobody listens: no request; after a while the user is dropped."""
@@ -127,7 +131,7 @@ class Round:
         with self._status_lock:
             self._concluding = True
             for data_type in state.watched:
-                self._publish(data_type, Freshness.STOPPED, code)
+                lateness.publish(state, data_type, Freshness.STOPPED, code)
         return Ending("failed" if state.requests else "idle", stopping.CHECK_S, state.requests, code)
 
     def _read_all(self, plan: RoundPlan, credentials: Credentials, moment: Moment) -> KeyRefused | None:
@@ -283,19 +287,12 @@ class Round:
                 late_at_ms = state.tools.timing.late_at_ms(memo, data_type, state.claim.live)
                 code = failing_code(memo, data_type)
                 if silenced is not None and silenced.until_ms > late_at_ms:
-                    self._publish(data_type, Freshness.DELAYED, silenced.code, silenced.until_ms)
+                    lateness.publish(state, data_type, Freshness.DELAYED, silenced.code, silenced.until_ms)
                 elif code == PermissionMissing.code:
-                    self._publish(data_type, Freshness.STOPPED, code)
+                    lateness.publish(state, data_type, Freshness.STOPPED, code)
                 elif code and now_ms >= late_at_ms:
-                    self._publish(data_type, Freshness.DELAYED, code)
+                    lateness.publish(state, data_type, Freshness.DELAYED, code)
                 elif memo.late_rounds > 1 and not is_kept(data_type, state.claim.live):
-                    self._publish(data_type, Freshness.DELAYED, StoreUnavailable.code)
+                    lateness.publish(state, data_type, Freshness.DELAYED, StoreUnavailable.code)
                 elif not code and memo.types[data_type].good_ms and now_ms < late_at_ms:
-                    self._publish(data_type, Freshness.LIVE, "")
-
-    def _publish(self, data_type: DataType, state: Freshness, reason: str, until_ms: int | None = None) -> None:
-        own = self.state
-        if own.holds_lease():
-            own.tools.statuses.tell(
-                own.user_id, own.memo, own.now_ms(), data_type, state, reason, until_ms, own.claim.token
-            )
+                    lateness.publish(state, data_type, Freshness.LIVE, "")

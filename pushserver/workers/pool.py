@@ -220,7 +220,8 @@ class WorkerPool:
             logger.exception("round %s of user %d crashed", round_.state.round_id, round_.state.user_id)
             crash = "internal_error"
         round_.state.memo.crashes += 1
-        return Ending("failed", 1.0 + next_delay(round_.state.memo.crashes, None, self._tools.rng), code=crash)
+        pause_s = 1.0 + next_delay(round_.state.memo.crashes, None, self._tools.rng)
+        return Ending("failed", min(pause_s, round_.crashed()), code=crash)
 
     def _conclude(self, round_: Round, ending: Ending) -> None:
         claim = round_.state.claim

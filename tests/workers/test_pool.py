@@ -153,6 +153,7 @@ def test_a_user_who_crashes_the_round_backs_off_and_harms_nobody(site: Site, mon
         return really_read(cache, user_id)
 
     monkeypatch.setattr(CredentialsCache, "get", crash)
+    monkeypatch.setattr("pushserver.workers.timing.LATE_AFTER_S", 0.2)
     site.watch(12, 13, 14)
     site.start()
     wait_until(lambda: site.exchange.count("wallet") >= 6)
@@ -160,6 +161,18 @@ def test_a_user_who_crashes_the_round_backs_off_and_harms_nobody(site: Site, mon
     assert {record.user_id for record in crashed} == {13}
     assert len(crashed) <= 3
     assert {record.user_id for record in site.records(StateCommitted)} == {12, 14}
+    # Its phones learn that nothing comes, as soon as it is late.
+    expected = {(13, data_type, Freshness.DELAYED) for data_type in DataType}
+    wait_until(
+        lambda: (
+            {
+                (record.user_id, record.data_type, record.state)
+                for record in site.records(FreshnessChanged)
+                if record.user_id == 13
+            }
+            == expected
+        )
+    )
 
 
 def test_a_round_that_hangs_is_cut_off_and_its_slot_is_free_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
