@@ -1,11 +1,12 @@
 -- Take users that are due; each is held under the caller's token until the lease ends.
 --
--- KEYS  due, leases, wakes, homes, tokens of the homes, live bits (one shard, one slot)
+-- KEYS  due, leases, wakes, homes, tokens of the homes, live bits, time last seen (one shard, one slot)
 -- ARGV  limit, lease ms, token, and if only woken users are wanted: the least head start ms they were woken with
 -- Returns {now ms, row, row, …}, the earliest due (head starts counted) first. A row:
 -- {user, overdue ms, woken 0 or 1, hints, homeless 0 or 1, live bits}
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+put_clock_back(KEYS[1], KEYS[3], KEYS[4], KEYS[7], now)
 local head_start = tonumber(ARGV[4] or '0')
 local limit = math.min(tonumber(ARGV[1]), 2000)
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - head_start, 'WITHSCORES', 'LIMIT', 0, limit)

@@ -97,6 +97,11 @@ def home_live(shard: int) -> str:
     return f"push:{{due-{shard}}}:home-live"
 
 
+def last_seen(shard: int) -> str:
+    """Redis's time (ms) at the last claim: an earlier one now tells that the clock was put back."""
+    return f"push:{{due-{shard}}}:last-seen"
+
+
 def birth(shard: int) -> str:
     """A name that this part of the schedule was given when it was new: another one tells that it was lost."""
     return f"push:{{due-{shard}}}:birth"

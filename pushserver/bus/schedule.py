@@ -106,7 +106,7 @@ class Schedule:
         self._client = client
         self._shards = shards
         self._rng = rng or random.Random()  # noqa: S311 - only picks which shard is asked first
-        self._claim = scripts.load(client, "claim")
+        self._claim = scripts.load(client, "clock_back", "claim")
         self._complete = scripts.load(client, "wake_one", "complete")
         self._wake = scripts.load(client, "wake_one", "wake")
         self._ensure = scripts.load(client, "ensure")
@@ -162,7 +162,7 @@ class Schedule:
             (first + step) % self._shards: limit // self._shards + (step < limit % self._shards)
             for step in range(self._shards)
         }
-        calls = [(schedule_keys(shard), [share, *arguments]) for shard, share in shares.items()]
+        calls = [(_claim_keys(shard), [share, *arguments]) for shard, share in shares.items()]
         claims: list[Claim] = []
         rich = []
         for (shard, share), answer in zip(shares.items(), self._claim.pipelined(calls), strict=True):
@@ -174,7 +174,7 @@ class Schedule:
                 rich.append(shard)
         for shard in rich:
             if limit > len(claims):
-                answer = self._claim(schedule_keys(shard), [limit - len(claims), *arguments])
+                answer = self._claim(_claim_keys(shard), [limit - len(claims), *arguments])
                 claims += _claims(answer, str(arguments[1]))
         return claims
 
@@ -239,6 +239,10 @@ def schedule_keys(shard: int) -> list[str]:
         keys.home_tokens(shard),
         keys.home_live(shard),
     ]
+
+
+def _claim_keys(shard: int) -> list[str]:
+    return [*schedule_keys(shard), keys.last_seen(shard)]
 
 
 def spread(user_id: int) -> float:

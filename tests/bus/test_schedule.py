@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -105,6 +106,34 @@ def test_nothing_of_a_finished_user_stays_behind(client: Any) -> None:
     for claim in schedule.claim(10, 30, "a"):
         schedule.drop(claim)
     assert [client.exists(*schedule_keys(shard)) for shard in range(4)] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("back_s", [3, 600])
+def test_M3_a_clock_of_redis_that_is_put_back_delays_nobody(client: Any, back_s: int) -> None:
+    schedule, homes = Schedule(client), Homes(client)
+    schedule.wake([4, 8])
+    first, second = sorted(schedule.claim(2, 30, "a"), key=lambda claim: claim.user_id)
+    homes.take([4, 8], "dead", 0.0)
+    homes.keep({4: 7}, "dead", 0.0)
+    schedule.complete(first, 0.0)
+    schedule.wake([8], hints=3)
+    # As all that was written by a clock so far ahead.
+    back_ms = back_s * 1000
+    for user in (4, 8):
+        client.zincrby(keys.due(0), back_ms, user)
+        client.zincrby(keys.homes(0), back_ms, user)
+    since, rest = client.hget(keys.wakes(0), 8).split(b" ", 1)
+    client.hset(keys.wakes(0), 8, b"%d %s" % (int(since) + back_ms, rest))
+    client.incrby(keys.last_seen(0), back_ms)
+    claims = schedule.claim(2, 30, "b")
+    # What was written after the last claim lies as far after this one.
+    time.sleep(0.1)
+    claims += schedule.claim(2, 30, "b")
+    assert [claim.user_id for claim in claims] == [4]
+    assert homes.sweep() == 2
+    schedule.complete(second, 60)
+    [woken] = schedule.claim(2, 30, "b")
+    assert (woken.user_id, woken.hints, woken.overdue_s < 5) == (8, 3, True)
 
 
 def test_the_spread_of_neighbouring_users_is_even() -> None:

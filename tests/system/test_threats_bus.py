@@ -25,7 +25,7 @@ pytestmark = pytest.mark.system
 USER, OTHER = 1, 2
 NO_SIGNALS = (b"", b"5", b"not json", b'{"kind":"explode","user_id":1}', b'{"kind":"user_disabled","user_id":"1"}')
 #: Keys that something else deletes than a time to live, by their last word: the schedule's, and the access rules.
-OWNED = {"due", "leases", "wakes", "homes", "home-tokens", "home-live", "birth", "access"}
+OWNED = {"due", "leases", "wakes", "homes", "home-tokens", "home-live", "birth", "last-seen", "access"}
 
 
 @pytest.fixture(scope="module")
