@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from pushserver.errors import AnswerMalformed
 from pushserver.feeds.coins import DOLLAR_COINS, coins_of, in_dollars
-from pushserver.feeds.numbers import decimal_at, milliseconds_at, text_at
+from pushserver.feeds.numbers import decimal_at
 from pushserver.feeds.positions import held
 from pushserver.model import Pnl
 
@@ -34,38 +33,6 @@ def realized(account: Mapping[str, Any], settle_coins: frozenset[str]) -> Decima
     return total
 
 
-def closed_today(
-    rows: Iterable[Mapping[str, Any]], midnight_ms: int, inverse_marks: Mapping[str, Decimal]
-) -> Decimal:  # fmt: skip
-    """Sum of ``closedPnl`` of the rows updated since ``midnight_ms``, inverse ones at their mark price.
-
-    One row stands for one closing order, but rows may move between pages while they are read: a row that is the same
-    in every field counts once.
-
-    Raises:
-        AnswerMalformed: a figure or stamp is blank or of the wrong kind, or an inverse row has no mark price.
-    """
-    total = Decimal(0)
-    counted: set[frozenset[tuple[str, str]]] = set()
-    for row in rows:
-        identity = frozenset((key, repr(value)) for key, value in row.items())
-        if milliseconds_at(row, "updatedTime") < midnight_ms or identity in counted:
-            continue
-        counted.add(identity)
-        amount = decimal_at(row, "closedPnl")
-        if row.get("category") == INVERSE and amount:
-            amount *= _mark_of(text_at(row, "symbol"), inverse_marks)
-        total += amount
-    return total
-
-
-def _mark_of(symbol: str, marks: Mapping[str, Decimal]) -> Decimal:
-    mark = marks.get(symbol)
-    if mark is None:
-        raise AnswerMalformed("an inverse row has no mark price")
-    return mark
-
-
 def unrealized(positions_rows: Iterable[Mapping[str, Any]]) -> Decimal:
     """Sum of the open positions' pnl, inverse ones at the mark price of their own row.
 
@@ -80,6 +47,6 @@ def unrealized(positions_rows: Iterable[Mapping[str, Any]]) -> Decimal:
 
 
 def map_pnl(realized: Decimal, today: Decimal, positions_rows: Iterable[Mapping[str, Any]]) -> Pnl:
-    """``realized`` and ``today`` as computed above; ``positions_rows`` as the exchange sent them."""
+    """``realized`` as computed above, ``today`` by ``closed_pnl``; ``positions_rows`` as the exchange sent them."""
     open_now = unrealized(positions_rows)
     return Pnl(total_pnl=realized + open_now, today_pnl=today, unrealized_pnl=open_now, realized_pnl=realized)

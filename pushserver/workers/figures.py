@@ -14,7 +14,7 @@ from pushserver.errors import AnswerMalformed
 from pushserver.feeds.balance import ISOLATED_MARGIN_COINS, map_balance
 from pushserver.feeds.coins import coins_of, settle_coins
 from pushserver.feeds.orders import map_orders
-from pushserver.feeds.pnl import INVERSE, closed_today, map_pnl, realized
+from pushserver.feeds.pnl import INVERSE, map_pnl, realized
 from pushserver.feeds.positions import map_positions
 from pushserver.model import Balance, Market, Order, Pnl, Position
 from pushserver.workers.memo import Resource
@@ -26,7 +26,6 @@ Rows = Sequence[Row]
 HOLDING_FIELDS = ("category", "symbol", "positionIdx", "side", "size", "curRealisedPnl", "cumRealisedPnl")
 ORDER_FIELDS = ("category", "symbol", "orderId", "orderStatus", "qty", "price", "triggerPrice", "leavesQty")
 COIN_FIELDS = ("coin", "walletBalance", "cumRealisedPnl", "locked", "totalOrderIM")
-CLOSING_FIELDS = ("category", "symbol", "orderId", "closedPnl", "updatedTime")
 
 
 class Figures:
@@ -50,11 +49,8 @@ class Figures:
     def realized(self, rows: Rows) -> Decimal:
         return realized(_account(rows), self._settle_coins)
 
-    def today(self, rows: Rows, midnight_ms: int, inverse_marks: Mapping[str, Decimal]) -> Decimal:
-        return closed_today(rows, midnight_ms, inverse_marks)
-
     def needs_inverse_marks(self, closed_rows: Rows) -> bool:
-        """Whether ``today`` of these rows converts from coins."""
+        """Whether what was closed today converts from coins."""
         return any(row.get("category") == INVERSE for row in closed_rows)
 
     def positions_trace(self, rows: Rows) -> str:
@@ -66,19 +62,14 @@ class Figures:
         return _trace(coins_of(_account(rows), self._settle_coins), ("coin", "cumRealisedPnl"))
 
     def news_trace(self, resource: Resource, rows: Rows) -> str:
-        """Differs when the account changed in what a hint about this resource may announce."""
+        """Differs when the account changed in what a hint may announce; of closed pnl the sums tell that."""
         if resource is Resource.POSITIONS:
             return self.positions_trace(rows)
-        if resource is Resource.CLOSED_PNL:
-            return self.closed_trace(rows)
         if resource is Resource.ORDERS:
             return _trace(rows, ORDER_FIELDS)
         coins = rows[0].get("coin") if rows else None
         kept = [coin for coin in coins if isinstance(coin, Mapping)] if isinstance(coins, list) else []
         return _trace(kept, COIN_FIELDS)
-
-    def closed_trace(self, rows: Rows) -> str:
-        return _trace(rows, CLOSING_FIELDS)
 
 
 def _account(rows: Rows) -> Row:

@@ -24,6 +24,7 @@ from pushserver.exchange.port import Answer, Endpoint
 from pushserver.model import Credentials, Market, Secret
 from pushserver.observers import Observer
 from pushserver.workers.figures import Figures
+from tests.feeds.today import closed_today
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "bybit"
 MARKETS = (Market("linear", "USDT"), Market("inverse"))
@@ -112,8 +113,8 @@ def readers(exchange: BybitExchange, clock: ManualClock) -> dict[str, Callable[[
         return figures.positions(rows)
 
     def closed(rows: Any) -> Any:
-        figures.closed_trace(rows)
-        return figures.today(rows, 0, MARKS)
+        figures.needs_inverse_marks(rows)
+        return closed_today(rows, 0, MARKS)
 
     def deadline_s() -> float:
         return clock.monotonic_s() + 8

@@ -27,10 +27,11 @@ from pushserver.exchange_sim.credentials import demo_credentials
 from pushserver.exchange_sim.fault_kinds import KINDS
 from pushserver.feeds.balance import map_balance
 from pushserver.feeds.orders import map_orders
-from pushserver.feeds.pnl import closed_today, map_pnl, realized
+from pushserver.feeds.pnl import map_pnl, realized
 from pushserver.feeds.positions import map_positions
 from pushserver.model import Credentials, Market, Secret
 from pushserver.observers import Observer
+from tests.feeds.today import closed_today
 
 ROOT = Path(__file__).resolve().parents[2]
 COINS = frozenset({"USDT"})

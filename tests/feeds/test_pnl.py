@@ -10,8 +10,9 @@ import pytest
 
 from pushserver.errors import AnswerMalformed
 from pushserver.feeds.coins import settle_coins
-from pushserver.feeds.pnl import closed_today, map_pnl, realized
+from pushserver.feeds.pnl import map_pnl, realized
 from pushserver.model import Market, Pnl
+from tests.feeds.today import closed_today
 
 Account = Callable[[str], dict[str, Any]]
 Rows = Callable[[str], list[dict[str, Any]]]

@@ -22,11 +22,12 @@ from pushserver.exchange.port import Endpoint
 from pushserver.feeds.balance import map_balance
 from pushserver.feeds.numbers import rows_at
 from pushserver.feeds.orders import map_orders
-from pushserver.feeds.pnl import closed_today, map_pnl, realized
+from pushserver.feeds.pnl import map_pnl, realized
 from pushserver.feeds.positions import map_positions
 from pushserver.model import Balance, Order, Position
 from tests.conftest import require
 from tests.feeds.conftest import FIXTURES, recorded
+from tests.feeds.today import closed_today
 
 #: Captured bodies, kept beside the repository and not in it.
 CASES = Path(__file__).resolve().parents[3] / "shared" / "bybit-cases.json"
