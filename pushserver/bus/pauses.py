@@ -1,7 +1,7 @@
 """Silence towards the exchange, shared by every process behind one egress address.
 
 After the exchange has refused the address, nothing is asked until the pause ends; then one process probes with one
-request, and only its success opens the gate for all.
+request, and only its success opens the gate for all. The gate stands in the budget: every payment passes it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ class Pauses:
         self._client = client
         self._keys = [keys.pause(egress_id), keys.pause_probe(egress_id)]
         self._pause = scripts.load(client, "pause")
-        self._gate = scripts.load(client, "pause_gate")
         self._suspect = scripts.load(client, "suspect")
 
     def pause(self, seconds: float, code: str) -> bool:
@@ -57,23 +56,5 @@ class Pauses:
         """
         try:
             return bool(self._suspect(keys=self._keys, args=[code, round(PROBE_LEASE_S * 1000)]))
-        except REDIS_FAILURES as error:
-            raise unavailable(error) from error
-
-    def gate(self) -> Gate:
-        """To be asked before every request."""
-        try:
-            answer = self._gate(keys=self._keys, args=[round(PROBE_LEASE_S * 1000)])
-        except REDIS_FAILURES as error:
-            raise unavailable(error) from error
-        if answer[0] == b"open":
-            return OPEN
-        verdict, left_ms, until_ms, code = answer
-        return Gate(verdict.decode(), int(left_ms) / 1000, int(until_ms), code.decode())
-
-    def clear(self) -> None:
-        """The probe was answered: everybody may ask again."""
-        try:
-            self._client.delete(*self._keys)
         except REDIS_FAILURES as error:
             raise unavailable(error) from error

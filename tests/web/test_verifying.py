@@ -101,12 +101,12 @@ def test_H02_a_key_that_is_turned_away_alone_pauses_nobody(redis_url, signed, pu
     world = World(redis_url, FakeExchange(signed, public))
     with pytest.raises(raised):
         world.ask()
-    assert world.desks[0].pauses.gate().verdict == "open"
+    assert world.desks[0].budget.spend().gate.verdict == "open"
 
 
 def test_H02_a_ban_met_here_pauses_everybody(redis_url):
     world = World(redis_url, FakeExchange(AddressBanned(), AddressBanned()))
     with pytest.raises(AddressBanned):
         world.ask()
-    assert world.desks[0].pauses.gate().verdict == "paused"
+    assert world.desks[0].budget.spend().gate.verdict == "paused"
     assert world.observer.records == [AddressPaused("exchange_address_banned", 600.0)]
