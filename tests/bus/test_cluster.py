@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from pushserver.bus.access import AccessList
+from pushserver.bus.budgets import ADDRESS_WINDOW_S, Budget
 from pushserver.bus.cluster_client import ClusterClient
 from pushserver.bus.connection import connect
 from pushserver.bus.health import HealthStore
@@ -87,10 +88,15 @@ def test_everything_the_workers_do_works_across_slots(client: ClusterClient) -> 
     memos.write(3, b"memo")
     assert memos.read([1, 2, 3]) == {1: None, 2: None, 3: b"memo"}
 
-    pauses, limits, access = Pauses(client, "here"), LoginLimits(client), AccessList(client, clock)
-    assert pauses.pause(5.0, "exchange_address_banned")
-    pauses.clear()
-    assert pauses.gate().verdict == "open"
+    budget, limits, access = (
+        Budget(client, "here", 480, ADDRESS_WINDOW_S),
+        LoginLimits(client),
+        AccessList(client, clock),
+    )
+    assert Pauses(client, "here").pause(5.0, "exchange_address_banned")
+    assert budget.spend(1).gate.verdict == "paused"
+    budget.reopen(slowly=False)
+    assert budget.spend(1).gate.verdict == "open"
     limits.failed(address_subjects("192.0.2.7"))
     access.disable(4)
     access.revoke_token("ab" * 16, now_ms // 1000 + 60)

@@ -17,6 +17,7 @@ from tests.system.blackbox.logs import TYPES, Answer, Change, Checkpoint, Entry,
 from tests.system.blackbox.progress import Progress
 from tests.system.blackbox.recording import Recording, light_clients, node_clients
 from tests.system.blackbox.rules import Finding, Rules
+from tests.system.blackbox.stalls import Stalls
 from tests.system.blackbox.texts import secrets_of, texts_of
 from tests.system.blackbox.verdicts import count, judge
 from tests.system.harness import Stack
@@ -58,6 +59,7 @@ class ChaosRun:
         self.faults: list[Fault] = []
         self.checkpoints: list[Checkpoint] = []
         self.progress = Progress()
+        self.stalls = Stalls()
         self._own_stack = stack is None
         self.stack = stack or Stack(
             folder,
@@ -98,6 +100,7 @@ class ChaosRun:
             self.load.prepare()
             self._connect()
             self.load.start()
+            self.stalls.start()
         except BaseException:
             self._end()
             raise
@@ -131,6 +134,7 @@ class ChaosRun:
         self.wait_caught_up(40, lambda: self.progress.subscribed() == everybody)
 
     def _end(self) -> None:
+        self.stalls.stop()
         for recording in self._recordings:
             recording.close()
         if self._own_stack:
