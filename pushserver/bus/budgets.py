@@ -118,12 +118,15 @@ class Budget:
         """
         if any(not 1 <= size <= self.burst for size in sizes):
             raise ValueError(f"a payment is for 1 to {self.burst} requests")
-        sent_s = self._clock.monotonic_s()
-        arguments = self._arguments(sent_s, horizon_s, may_probe, known_pause)
-        try:
-            answer = self._spend(keys=self._keys, args=[*arguments, *sizes])
-        except REDIS_FAILURES as error:
-            raise unavailable(error) from error
+        for is_second in (0, 1):
+            sent_s = self._clock.monotonic_s()
+            arguments = self._arguments(sent_s, horizon_s, may_probe, known_pause)
+            try:
+                answer = self._spend(keys=self._keys, args=[*arguments, is_second, *sizes])
+            except REDIS_FAILURES as error:
+                raise unavailable(error) from error
+            if answer[0] != b"unsure":
+                break
         self._owed = 0
         if answer[0] != b"open":
             verdict, _, left_ms, until_ms, code = answer

@@ -6,12 +6,14 @@
 --       reserved at all us, 5 pause of an unknown budget us, 6 length of the window us,
 --       7 Redis's time of the caller's last grant us (0: none), 8 what was spent then us, 9 at most so long ago us,
 --       10 how long the caller may probe ms (0: not at all), 11 pause known to the caller ms (0: none), 12 its code,
---       13 requests sent without being paid for, then the sizes of the payments wanted, in order
+--       13 requests sent without being paid for, 14 1: asked again after 'unsure',
+--       then the sizes of the payments wanted, in order
 -- Returns {verdict, now us, …}:
 --   'open',   now, spent until us, us until more is worth asking, requests in the last whole window, us until each
 --             payment may be used, …: a prefix of what was wanted
 --   'paused', now, ms left, until ms, code
 --   'probe',  now, 0, until ms, code: the caller alone may ask one thing
+--   'unsure': nothing was done, ask again
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 local now_ms = math.floor(now / 1000)
@@ -39,7 +41,11 @@ elseif lived and opens > now then
   -- Somebody who knew nothing came first after the loss.
   opens, spent = 0, worst
 elseif lived and now - granted_at > granted_ago + 500000 then
-  -- Redis's clock was put forward: what looks refilled is not.
+  -- Redis's clock was put forward: what looks refilled is not. Or the question was under way for long: then not the
+  -- next one as well.
+  if ARGV[14] ~= '1' then
+    return {'unsure'}
+  end
   spent = worst
 elseif opens <= now then
   -- A master that lacks the last writes learns them from us; a clock that was put back must not silence us.
@@ -94,7 +100,7 @@ end
 
 local delays = {}
 if opens <= now then
-  for i = 14, #ARGV do
+  for i = 15, #ARGV do
     -- The same for every size, or small payments would always find a gap before large ones.
     if math.max(spent, now) + price - capacity - now > horizon then
       break

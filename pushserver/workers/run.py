@@ -45,6 +45,7 @@ from pushserver.workers.hints import CATCH_UP
 from pushserver.workers.homes.door import StreamDoor
 from pushserver.workers.homes.keeper import Keeper
 from pushserver.workers.marks import Marks
+from pushserver.workers.memo import Resource
 from pushserver.workers.paying import Cashier
 from pushserver.workers.pool import WorkerPool, holder_name
 from pushserver.workers.round_state import Tools
@@ -180,7 +181,8 @@ def open_exchange(settings: Settings, egress: Egress, clock: Clock, observer: Ob
         settings.bybit_markets,
         clock,
         observer,
-        concurrency=settings.worker_concurrency,
+        # A round asks for all its resources at once: with fewer, users whose answers hang would leave others none.
+        concurrency=settings.worker_concurrency * len(Resource),
         proxy=egress.proxy,
     )
 

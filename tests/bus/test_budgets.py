@@ -82,6 +82,30 @@ def test_R3_a_redis_that_comes_back_with_another_time_silences_nobody(client: An
         time.sleep(0.05)
 
 
+def test_R2_a_question_that_was_under_way_for_long_is_no_clock_put_forward(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = unspent(client)
+    assert budget.spend(1).granted == 1
+    script, delays_s = budget._spend, [0.6, 0.0]
+
+    def late(**call: Any) -> Any:
+        time.sleep(delays_s.pop(0))
+        return script(**call)
+
+    monkeypatch.setattr(budget, "_spend", late)
+    assert budget.spend(4).granted == 4
+    assert not delays_s, "it asked again"
+
+
+def test_E3_a_clock_put_forward_refills_nothing(client: Any) -> None:
+    budget = unspent(client)
+    assert budget.spend(4).granted == 4
+    granted_at_us, spent_us, sent_s = budget._granted or (0, 0, 0.0)
+    budget._granted = granted_at_us - 3_000_000, spent_us - 3_000_000, sent_s
+    assert budget.spend(4).granted == 0
+
+
 def test_budgets_of_one_address_are_apart_and_share_its_pauses(client: Any) -> None:
     requests = unspent(client)
     streams = Budget(client, "here", 400, 300.0, kind="streams", unknown_pause_s=0.0)

@@ -59,7 +59,7 @@ class ChaosRun:
         self.faults: list[Fault] = []
         self.checkpoints: list[Checkpoint] = []
         self.progress = Progress()
-        self.stalls = Stalls()
+        self.stalls = Stalls(folder / "stalls.txt")
         self._own_stack = stack is None
         self.stack = stack or Stack(
             folder,

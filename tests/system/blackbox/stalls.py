@@ -1,4 +1,4 @@
-"""When this machine ran nobody: what a process that only sleeps was woken too late.
+"""When this machine stood still: how late a process is that only sleeps and writes a line, as all do into their logs.
 
 A machine with other things to do stops all processes of a test at once; what they then do late is no fault of theirs.
 """
@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 STEP_S = 0.02
 
 
 class Stalls:
-    """Looks at the clock all the time, between ``start`` and ``stop``."""
+    """Looks at the clock all the time, between ``start`` and ``stop``. ``path``: a file for its lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._late: list[tuple[float, float]] = []
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -33,7 +35,9 @@ class Stalls:
 
     def _look(self) -> None:
         before_s = time.monotonic()
-        while not self._stopped.wait(STEP_S):
-            now_s = time.monotonic()
-            self._late.append((now_s, now_s - before_s - STEP_S))
-            before_s = now_s
+        with self._path.open("w", buffering=1, encoding="utf-8") as lines:
+            while not self._stopped.wait(STEP_S):
+                lines.write(f"{before_s:.3f}\n")
+                now_s = time.monotonic()
+                self._late.append((now_s, now_s - before_s - STEP_S))
+                before_s = now_s
