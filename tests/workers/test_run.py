@@ -89,6 +89,10 @@ class Site:
     def requests(self) -> int:
         return int(self.control.counters()["requests"])
 
+    def requests_of(self, api_key: str) -> int:
+        counted: dict[str, int] = self.control.counters()["by_key"].get(api_key, {})
+        return sum(counted.values())
+
     def state(self, user_id: int, data_type: DataType, field: str) -> bytes | None:
         value: bytes | None = self.client.hget(keys.state(user_id, data_type), field)
         return value
@@ -215,3 +219,17 @@ def test_a_revoked_key_stops_its_user_and_a_replaced_one_resumes_it(site: Site) 
     signals.publish(site.client, signals.Signal(signals.SignalKind.KEY_CHANGED, 1))
     wait_until(lambda: site.state(1, DataType.PNL, "status") == b"live", 5)
     assert site.control.counters()["by_key"].get(old_key, 0) == asked
+
+
+def test_H08_a_user_whose_every_answer_hangs_takes_no_connection_from_the_other(site: Site) -> None:
+    """Two users at a time: one of them waits for several answers at once, each on a connection of its own."""
+    site.environment["WORKER_CONCURRENCY"] = "2"
+    site.start_worker()
+    serve(site)
+    site.control.fault("hang", user=1)
+    hung, other = demo_credentials(1)[0], demo_credentials(2)[0]
+    before = {key: site.requests_of(key) for key in (hung, other)}
+    wait_until(lambda: site.requests_of(hung) >= before[hung] + 2, 10)
+    new_order = site.control.place_order(2, "BTCUSDT", "Buy", "1", "7")
+    assert wait_until(lambda: site.orders_shown(2, new_order), 20) <= 1 + 1
+    assert site.requests_of(other) > before[other]
