@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from pushserver.exchange.bybit_errors import cleaned
+
 MAX_ROWS = 1_000
 
 
@@ -69,7 +71,7 @@ def read(raw: bytes) -> Message:
     succeeded = fields.get("success")
     if not isinstance(succeeded, bool) or not isinstance(operation, str):
         return Oddity.MALFORMED
-    return Reply(operation, succeeded, str(fields.get("ret_msg", ""))[:200])
+    return Reply(operation, succeeded, cleaned(fields.get("ret_msg")))
 
 
 def _happening(fields: dict[str, Any]) -> Happening | Oddity:

@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from pushserver.exchange.bybit_errors import cleaned
+
 PREFIX = "tickers."
 
 
@@ -43,7 +45,7 @@ def read(raw: bytes) -> Price | Refusal | None:
     if isinstance(topic, str):
         return _price(topic, fields)
     if fields.get("success") is False:
-        return Refusal(str(fields.get("ret_msg", ""))[:200])
+        return Refusal(cleaned(fields.get("ret_msg")))
     return None
 
 

@@ -193,7 +193,9 @@ class TickerFeed:
         for few in _in_parts(again):
             # A topic that is subscribed already would not get a snapshot.
             socket.send({"req_id": "less", "op": "unsubscribe", "args": [PREFIX + symbol for symbol in few]})
-        for few in _in_parts(missing):
+        # One that is refused spoils the request it is in: what was not answered is asked for alone.
+        new = [symbol for symbol in missing if symbol not in self._asked_s]
+        for few in (*_in_parts(new), *([symbol] for symbol in again)):
             socket.send({"req_id": "more", "op": "subscribe", "args": [PREFIX + symbol for symbol in few]})
             self._asked_s.update((symbol, now_s) for symbol in few)
 

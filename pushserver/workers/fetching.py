@@ -89,7 +89,8 @@ class Round:
         plan.remember()
         self._closing.remember()
         self._spare_the_exhausted()
-        self._calm_the_unserved(plan, due)
+        if not self._keeps_place():
+            self._calm_the_unserved(plan, due)
         return self._end()
 
     def tell_if_late(self) -> None:
@@ -175,6 +176,11 @@ class Round:
         self.state.failure = silenced.code
         for resource in wave:
             plan.failed(resource)
+
+    def _keeps_place(self) -> bool:
+        """It was not this user's turn yet: nothing was asked."""
+        silenced = self.state.silenced
+        return silenced is not None and silenced.keeps_place and not self.state.answers
 
     def _urgency(self) -> Urgency:
         state = self.state
@@ -266,7 +272,9 @@ class Round:
         state = self.state
         self._tell_freshness()
         result = "failed" if state.failure else "ok"
-        if state.silenced is not None:
+        if self._keeps_place():
+            next_s = -(state.claim.overdue_s + state.elapsed_s())
+        elif state.silenced is not None:
             left_s = state.silenced.left_s
             shortest_s = min(state.tools.timing.interval_ms(data_type) for data_type in state.watched) / 1000
             next_s = left_s + min(RESUME_SPREAD_S, left_s, shortest_s) * spread(state.user_id)

@@ -11,8 +11,9 @@ import gevent
 import pytest
 
 from pushserver.clock import ManualClock
+from pushserver.exchange import stream_messages
 from pushserver.exchange.private_stream import AUTH_VALID_MS, PING_EVERY_S, SILENT_AFTER_S, PrivateStream, StreamState
-from pushserver.exchange.stream_messages import Happening, Topic
+from pushserver.exchange.stream_messages import Happening, Reply, Topic
 from pushserver.exchange.stream_socket import MAX_MESSAGE_BYTES, Loss, StreamLost
 from pushserver.exchange.tunnels import open_socket
 from pushserver.model import Credentials, Secret
@@ -307,3 +308,10 @@ def test_one_that_does_not_read_is_lost_and_holds_nobody_up(stub: StreamStub, li
         while True:
             socket.send({"op": "x" * 65_536})
     assert live.loss() is Loss.CLOSED
+
+
+def test_F01_the_words_of_a_refusal_are_fit_for_a_log() -> None:
+    raw = b'{"success":false,"op":"auth","ret_msg":"bad sign\\n[GET/realtime canary-api-key] canary-signature-0001"}'
+    reply = stream_messages.read(raw)
+    assert isinstance(reply, Reply)
+    assert "canary" not in reply.text and "\n" not in reply.text and reply.text.startswith("bad sign")

@@ -33,11 +33,15 @@ class Market:
 
     def __init__(self) -> None:
         self.deaf: set[str] = set()
+        self.unknown: set[str] = set()
         self.is_silent = False
         self.stamp = 1_000
 
     def __call__(self, peer: Peer, message: Message) -> None:
         if self.is_silent:
+            return
+        if {topic.removeprefix("tickers.") for topic in message.get("args", [])} & self.unknown:
+            peer.say({"success": False, "ret_msg": "Invalid symbol :[tickers.GONEUSDT]", "op": message["op"]})
             return
         peer.say({"success": True, "ret_msg": "pong" if message["op"] == "ping" else "", "op": message["op"]})
         if message["op"] == "subscribe":
@@ -185,6 +189,18 @@ def test_a_symbol_that_is_not_answered_or_falls_silent_is_asked_for_again(
     pass_slowly(subject, SYMBOL_SILENT_S + 2)
     subject.until(lambda: subject.feed.is_fresh(BTC))
     assert sum(message["op"] == "subscribe" for message in stub.peer().heard) == 3
+
+
+def test_a_symbol_that_is_refused_does_not_keep_the_others_of_its_request_from_being_told(
+    market: Market, subject: Subject, caplog: pytest.LogCaptureFixture
+) -> None:
+    market.unknown.add("GONEUSDT")
+    subject.feed.want([BTC, ETH, "GONEUSDT"])
+    subject.until(lambda: "refused" in caplog.text)
+    assert not subject.feed.is_fresh(BTC)
+    pass_slowly(subject, ASK_AGAIN_S + 2)
+    subject.until(lambda: subject.feed.is_fresh(BTC) and subject.feed.is_fresh(ETH))
+    assert not subject.feed.is_fresh("GONEUSDT")
 
 
 def pass_slowly(subject: Subject, seconds: float) -> None:

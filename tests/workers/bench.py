@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -76,7 +77,8 @@ class Bench:
         user_id = claim.user_id
         memo = Memo.from_bytes(self.memos.read([user_id])[user_id])
         watched = self.states.watched([user_id])[user_id]
-        round_ = Round(RoundState(self.tools, claim, "round", memo, watched, self.clock.monotonic_s()))
+        tools = dataclasses.replace(self.tools, asking=self.tools.asking.for_user(user_id))
+        round_ = Round(RoundState(tools, claim, "round", memo, watched, self.clock.monotonic_s()))
         ending = round_.run()
         self.memos.write(user_id, memo.to_bytes())
         if ending.next_due_in_s is None:

@@ -22,6 +22,7 @@ from pushserver.errors import (
 )
 from pushserver.model import DataType
 from pushserver.observers import AddressPaused, FetchFailed, FreshnessChanged, StateCommitted
+from pushserver.workers import paying
 from pushserver.workers.hints import ORDERS
 from pushserver.workers.stopping import CHECK_S
 from tests.workers.bench import ALL, Bench
@@ -373,6 +374,26 @@ def serve_at_home(bench: Bench, seconds: float) -> None:
 
 
 # --- the address ---------------------------------------------------------------------------------------------
+
+
+def test_a_user_whose_routine_round_could_not_be_paid_for_stays_as_late_as_it_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paying, "ROUTINE_PATIENCE_S", 0.05)
+    bench.watch(4)
+    bench.run_for(2)
+    asked = bench.exchange.count()
+    bench.clock.advance(7)
+    bench.budget.grants = [0] * 1000
+    [claim] = bench.schedule.claim(1, 12.0, "bench")
+    assert claim.overdue_s > 1
+    bench.serve(claim)
+    assert bench.exchange.count() == asked
+    bench.budget.grants.clear()
+    [again] = bench.schedule.claim(1, 12.0, "bench")
+    assert again.overdue_s == pytest.approx(claim.overdue_s, abs=0.5)
+    bench.serve(again)
+    assert bench.exchange.count() > asked
 
 
 def test_a_ban_silences_everybody_until_one_probe_succeeds(bench: Bench) -> None:
