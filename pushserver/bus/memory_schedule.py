@@ -71,7 +71,7 @@ class MemorySchedule:
         return [self._hold(user_id, token, now, now + round(lease_s * 1000)) for _, user_id in due]
 
     def complete(self, claim: Claim, next_due_in_s: float) -> bool:
-        return self._finish(claim, self._clock.wall_ms() + round(next_due_in_s * 1000))
+        return self._finish(claim, self._clock.wall_ms() + max(0, round(next_due_in_s * 1000)))
 
     def give_back(self, claim: Claim) -> bool:
         held = self._finish(claim, self._clock.wall_ms())

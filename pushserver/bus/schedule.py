@@ -83,10 +83,7 @@ class SchedulePort(Protocol):
         ...
 
     def complete(self, claim: Claim, next_due_in_s: float) -> bool:
-        """Give the user back, served; False when the lease went to another meanwhile.
-
-        Negative: it has been due for so long already, and comes before who is less late.
-        """
+        """Give the user back, served; False when the lease went to another meanwhile."""
         ...
 
     def give_back(self, claim: Claim) -> bool:
@@ -182,7 +179,7 @@ class Schedule:
         return claims
 
     def complete(self, claim: Claim, next_due_in_s: float) -> bool:
-        return self._finish(claim.user_id, claim.token, str(round(next_due_in_s * 1000)))
+        return self._finish(claim.user_id, claim.token, str(max(0, round(next_due_in_s * 1000))))
 
     def give_back(self, claim: Claim) -> bool:
         return self._finish(claim.user_id, claim.token, "again")

@@ -13,7 +13,7 @@ import gevent
 from gevent import Greenlet
 
 from pushserver.bus.homes import is_kept
-from pushserver.bus.schedule import spread
+from pushserver.bus.schedule import HINT_HEAD_START_S, NEW_WATCHER_HEAD_START_S, spread
 from pushserver.errors import ExchangeError, ExchangeUnavailable, KeyRefused, PermissionMissing, StoreUnavailable
 from pushserver.exchange.port import Answer
 from pushserver.model import Credentials, DataType, Freshness
@@ -39,16 +39,21 @@ AGAIN_S = 1.0
 #: Bounds of the rest that an endpoint asks for in its headers.
 SHORTEST_REST_S, LONGEST_REST_S = 0.1, 60.0
 UNSETTLED = "exchange_unsettled"
+HEAD_STARTS_S = {Urgency.NEW_WATCHER: NEW_WATCHER_HEAD_START_S, Urgency.HINT: HINT_HEAD_START_S}
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """``result``: ok, failed or idle. ``next_due_in_s`` None: nobody listens any more, drop the user."""
+    """``result``: ok, failed or idle. ``next_due_in_s`` None: nobody listens any more, drop the user.
+
+    ``head_start_s``: before others by so much, with the hints it had, because it was urgent and got nothing.
+    """
 
     result: str
     next_due_in_s: float | None
     requests: int = 0
     code: str = ""
+    head_start_s: float = 0.0
 
 
 class Round:
@@ -89,7 +94,7 @@ class Round:
         plan.remember()
         self._closing.remember()
         self._spare_the_exhausted()
-        if not self._keeps_place():
+        if not self._got_nothing():
             self._calm_the_unserved(plan, due)
         return self._end()
 
@@ -177,10 +182,10 @@ class Round:
         for resource in wave:
             plan.failed(resource)
 
-    def _keeps_place(self) -> bool:
-        """It was not this user's turn yet: nothing was asked."""
+    def _got_nothing(self) -> bool:
+        """Too many wanted to ask: this user was not asked for at all."""
         silenced = self.state.silenced
-        return silenced is not None and silenced.keeps_place and not self.state.answers
+        return silenced is not None and silenced.is_crowd and not self.state.answers
 
     def _urgency(self) -> Urgency:
         state = self.state
@@ -272,9 +277,7 @@ class Round:
         state = self.state
         self._tell_freshness()
         result = "failed" if state.failure else "ok"
-        if self._keeps_place():
-            next_s = -(state.claim.overdue_s + state.elapsed_s())
-        elif state.silenced is not None:
+        if state.silenced is not None:
             left_s = state.silenced.left_s
             shortest_s = min(state.tools.timing.interval_ms(data_type) for data_type in state.watched) / 1000
             next_s = left_s + min(RESUME_SPREAD_S, left_s, shortest_s) * spread(state.user_id)
@@ -284,7 +287,8 @@ class Round:
             )  # fmt: skip
         # A new day begins with a new count, however long there would have been nothing to do.
         next_s = min(next_s, seconds_to_midnight(state.tools.clock.wall_ms()) + RESUME_SPREAD_S * spread(state.user_id))
-        return Ending(result, next_s, state.requests, state.failure)
+        head_start_s = HEAD_STARTS_S.get(self._urgency(), 0.0) if self._got_nothing() else 0.0
+        return Ending(result, next_s, state.requests, state.failure, head_start_s)
 
     def _tell_freshness(self) -> None:
         state, memo = self.state, self.state.memo

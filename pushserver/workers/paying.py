@@ -16,7 +16,7 @@ from enum import IntEnum
 import gevent
 from gevent.event import AsyncResult, Event
 
-from pushserver.bus.budgets import LONGEST_HORIZON_S, VALID_S, Budget, Grant
+from pushserver.bus.budgets import LONGEST_HORIZON_S, Budget, Grant
 from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable
 from pushserver.observers import BudgetMeasured, Observer, PaymentForfeited, RequestsPaid
@@ -30,9 +30,6 @@ BATCH = 16
 SHORT_S = 0.1
 #: After this a payment is given up; the round ends and its user waits in the schedule, where others wait too.
 PATIENCE_S = 2.0
-#: The same for routine work: a user who waits here does not hear its hints, and keeps its place in the schedule.
-#: Less would be too little where Redis takes as long to answer as it may.
-ROUTINE_PATIENCE_S = VALID_S
 #: Weight of the newest payment in what is known of waiting.
 NEWEST = 0.2
 #: What a user may spend before others go first: so many requests at once, so many each second.
@@ -127,7 +124,7 @@ class Cashier:
                 now_s = self._clock.monotonic_s()
             if now_s <= until_s:
                 self.quiet.check()
-                self._learn_wait(now_s - asked_s)
+                self._recent_wait_s += NEWEST * (now_s - asked_s - self._recent_wait_s)
                 self._observer.record(RequestsPaid(count, now_s - asked_s))
                 return until_s
             self._observer.record(PaymentForfeited(count))
@@ -172,24 +169,18 @@ class Cashier:
         return payment
 
     def _answer(self, payment: _Payment) -> tuple[float, float]:
-        is_routine = payment.urgency is Urgency.ROUTINE
-        patience_s = ROUTINE_PATIENCE_S if is_routine else PATIENCE_S
-        left_s = patience_s - (self._clock.monotonic_s() - payment.asked_s)
+        left_s = PATIENCE_S - (self._clock.monotonic_s() - payment.asked_s)
         try:
             answer: tuple[float, float] = payment.answer.get(timeout=max(0.0, left_s))
         except gevent.Timeout:
             # The rest of the round's time would not do for its requests.
             self._give_up(payment)
-            self._learn_wait(patience_s)
             until_ms = self._clock.wall_ms() + round(SHORT_S * 1000)
-            raise Silenced(SHORT_S, until_ms, StoreUnavailable.code, keeps_place=is_routine) from None
+            raise Silenced(SHORT_S, until_ms, StoreUnavailable.code, is_crowd=True) from None
         except gevent.GreenletExit:
             self._give_up(payment)
             raise
         return answer
-
-    def _learn_wait(self, waited_s: float) -> None:
-        self._recent_wait_s += NEWEST * (waited_s - self._recent_wait_s)
 
     def _give_up(self, payment: _Payment) -> None:
         payment.given_up = True

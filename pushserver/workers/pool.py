@@ -227,6 +227,8 @@ class WorkerPool:
         claim = round_.state.claim
         if round_.state.holds_lease():
             self._memos.write(claim.user_id, round_.state.memo.to_bytes(), claim.token)
+        if ending.head_start_s:
+            self._schedule.wake([claim.user_id], head_start_s=ending.head_start_s, hints=claim.hints)
         if ending.next_due_in_s is None:
             kept = self._schedule.drop(claim)
         else:

@@ -14,15 +14,15 @@ PROBED_S = 1.0
 class Silenced(Exception):
     """Nothing may be asked from this address for ``left_s``: expected, hence no failure of the user.
 
-    ``keeps_place``: a user who got nothing had better stay where it was in the schedule.
+    ``is_crowd``: only because too many want to ask now.
     """
 
-    def __init__(self, left_s: float, until_ms: int, code: str, *, keeps_place: bool = False) -> None:
+    def __init__(self, left_s: float, until_ms: int, code: str, *, is_crowd: bool = False) -> None:
         super().__init__(code)
         self.left_s = left_s
         self.until_ms = until_ms
         self.code = code
-        self.keeps_place = keeps_place
+        self.is_crowd = is_crowd
 
 
 @dataclass(frozen=True, slots=True)

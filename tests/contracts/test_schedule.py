@@ -67,16 +67,6 @@ def test_a_completed_user_comes_back_when_it_is_due(subject: Subject) -> None:
     assert again.overdue_s == pytest.approx(0.05, abs=0.2)
 
 
-def test_a_user_who_got_nothing_stays_before_those_who_are_less_late(subject: Subject) -> None:
-    subject.schedule.wake([4, 8], head_start_s=0)
-    [first, second] = subject.schedule.claim(10, 5, "a")
-    assert subject.schedule.complete(second, -1.0)
-    assert subject.schedule.complete(first, -10.0)
-    [longer] = subject.schedule.claim(1, 5, "b")
-    assert longer.user_id == first.user_id
-    assert longer.overdue_s == pytest.approx(10.0, abs=0.5)
-
-
 def test_a_claim_that_is_never_completed_is_due_again_when_the_lease_ends(subject: Subject) -> None:
     subject.schedule.wake([1])
     assert subject.schedule.claim(10, 0.2, "dead")

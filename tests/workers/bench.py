@@ -81,6 +81,8 @@ class Bench:
         round_ = Round(RoundState(tools, claim, "round", memo, watched, self.clock.monotonic_s()))
         ending = round_.run()
         self.memos.write(user_id, memo.to_bytes())
+        if ending.head_start_s:
+            self.schedule.wake([user_id], head_start_s=ending.head_start_s, hints=claim.hints)
         if ending.next_due_in_s is None:
             self.schedule.drop(claim)
         else:

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from pushserver.bus.schedule import HINT_HEAD_START_S
 from pushserver.errors import (
     AddressBanned,
     AnswerMalformed,
@@ -376,22 +377,30 @@ def serve_at_home(bench: Bench, seconds: float) -> None:
 # --- the address ---------------------------------------------------------------------------------------------
 
 
-def test_a_user_whose_routine_round_could_not_be_paid_for_stays_as_late_as_it_is(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("urgent", ["hint", "new watcher"])
+def test_who_is_urgent_and_got_nothing_in_a_crowd_stays_in_front(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, urgent: str
 ) -> None:
-    monkeypatch.setattr(paying, "ROUTINE_PATIENCE_S", 0.05)
-    bench.watch(4)
+    monkeypatch.setattr(paying, "PATIENCE_S", 0.05)
+    bench.watch(5)
+    if urgent == "hint":
+        bench.watch(4)
     bench.run_for(2)
-    asked = bench.exchange.count()
-    bench.clock.advance(7)
+    if urgent == "hint":
+        bench.schedule.wake([4], head_start_s=HINT_HEAD_START_S, hints=ORDERS)
+    else:
+        bench.watch(4)
     bench.budget.grants = [0] * 1000
     [claim] = bench.schedule.claim(1, 12.0, "bench")
-    assert claim.overdue_s > 1
+    assert claim.user_id == 4
+    asked = bench.exchange.count()
     bench.serve(claim)
     assert bench.exchange.count() == asked
     bench.budget.grants.clear()
+    # The other one has been due for longer.
+    bench.clock.advance(30)
     [again] = bench.schedule.claim(1, 12.0, "bench")
-    assert again.overdue_s == pytest.approx(claim.overdue_s, abs=0.5)
+    assert (again.user_id, again.hints) == (4, claim.hints)
     bench.serve(again)
     assert bench.exchange.count() > asked
 

@@ -130,30 +130,11 @@ def test_a_payment_that_comes_too_late_is_forfeited_and_paid_again(counter: Coun
 def test_a_payment_that_cannot_be_made_is_given_up(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paying, "PATIENCE_S", 0.05)
     counter.budget.plan = [0] * 1000
-    counter.customer("one", 2, Urgency.HINT).join(timeout=1)
+    counter.customer("one", 2, Urgency.ROUTINE).join(timeout=1)
     assert counter.served == [("one", "Silenced", "server_busy")]
     calls = len(counter.budget.asked)
     gevent.sleep(0.05)
     assert len(counter.budget.asked) <= calls + 1, "nobody asks any more for who has gone"
-
-
-def test_routine_work_gives_up_soon_keeps_its_place_and_lets_few_follow(
-    counter: Counter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paying, "ROUTINE_PATIENCE_S", 0.05)
-    before = counter.cashier.room
-    counter.budget.plan = [0] * 1000
-    hint = counter.customer("hint", 2, Urgency.HINT)
-    with pytest.raises(Silenced) as caught:
-        counter.cashier.pay(2, Urgency.ROUTINE)
-    assert caught.value.keeps_place
-    assert not hint.dead
-    hint.kill()
-    monkeypatch.setattr(paying, "NEWEST", 1.0)
-    monkeypatch.setattr(paying, "ROUTINE_PATIENCE_S", paying.SHORT_S)
-    with pytest.raises(Silenced):
-        counter.cashier.pay(2, Urgency.ROUTINE)
-    assert counter.cashier.room == 1 < before
 
 
 def test_E2_a_pause_sends_all_away_at_once_and_nobody_asks_redis_again_and_again(counter: Counter) -> None:
