@@ -106,14 +106,14 @@ class Asking:
     def pay(self, count: int, urgency: Urgency) -> None:
         """Wait until ``count`` requests may be sent; they must be sent at once then.
 
-        What a round pays for after its first payment goes before what others begin.
+        What a round pays for after its first payment goes before routine work.
 
         Raises:
             Silenced: our address is paused, or the budget is short; nothing may be sent.
             StoreUnavailable: the budget cannot be asked.
         """
         if self.requests_paid:
-            urgency = min(urgency, Urgency.BEGUN)
+            urgency = min(urgency, Urgency.HINT)
         cashier = self._desk.cashier
         try:
             until_s = cashier.pay(count, urgency, self._user_id, may_probe=True)

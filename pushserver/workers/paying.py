@@ -30,6 +30,8 @@ BATCH = 16
 SHORT_S = 0.1
 #: After this a payment is given up; the round ends and its user waits in the schedule, where others wait too.
 PATIENCE_S = 2.0
+#: The same for what is urgent: who gives up loses its place among its like. The rest of the round's time still does.
+URGENT_PATIENCE_S = 4.0
 #: Weight of the newest payment in what is known of waiting.
 NEWEST = 0.2
 #: What a user may spend before others go first: so many requests at once, so many each second.
@@ -43,20 +45,18 @@ class Urgency(IntEnum):
 
     #: Somebody has just opened a screen.
     NEW_WATCHER = 0
-    #: The rest of what was begun: without it, what is there is worth nothing.
-    BEGUN = 1
-    #: The account has changed, says its stream.
-    HINT = 2
-    ROUTINE = 3
+    #: The account has changed, says its stream. Or the rest of what a round began. One after the other: where many
+    #: accounts change at once (a price at which many had orders), all are shown before the first one's pnl is counted.
+    HINT = 1
+    ROUTINE = 2
     #: A user who has had more than a fair share.
-    EXCESSIVE = 4
+    EXCESSIVE = 3
 
 
 #: How far ahead each may reserve where all is spent: the urgent pass the others of every process so.
 HORIZONS_S = {
     Urgency.NEW_WATCHER: 0.4,
-    Urgency.BEGUN: 0.4,
-    Urgency.HINT: 0.2,
+    Urgency.HINT: 0.25,
     Urgency.ROUTINE: 0.1,
     Urgency.EXCESSIVE: 0.1,
 }
@@ -132,7 +132,7 @@ class Cashier:
     def pay_following(self, count: int) -> None:
         """For further pages and whatever else a request turns out to need. Raises Silenced and StoreUnavailable."""
         for _ in range(count):
-            self.pay(1, Urgency.BEGUN)
+            self.pay(1, Urgency.HINT)
 
     @property
     def is_short(self) -> bool:
@@ -169,7 +169,8 @@ class Cashier:
         return payment
 
     def _answer(self, payment: _Payment) -> tuple[float, float]:
-        left_s = PATIENCE_S - (self._clock.monotonic_s() - payment.asked_s)
+        patience_s = URGENT_PATIENCE_S if payment.urgency < Urgency.ROUTINE else PATIENCE_S
+        left_s = patience_s - (self._clock.monotonic_s() - payment.asked_s)
         try:
             answer: tuple[float, float] = payment.answer.get(timeout=max(0.0, left_s))
         except gevent.Timeout:

@@ -80,7 +80,7 @@ def test_what_belongs_to_a_round_that_was_begun_goes_before_others(
     asking.pay(1, Urgency.ROUTINE)
     asking.pay(1, Urgency.ROUTINE)
     address.process().for_user(4).pay(1, Urgency.ROUTINE)
-    assert seen == [Urgency.ROUTINE, Urgency.BEGUN, Urgency.ROUTINE]
+    assert seen == [Urgency.ROUTINE, Urgency.HINT, Urgency.ROUTINE]
 
 
 def test_H02_a_ban_is_believed_when_a_public_request_is_refused_too(address: Address) -> None:

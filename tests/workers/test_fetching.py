@@ -381,7 +381,7 @@ def serve_at_home(bench: Bench, seconds: float) -> None:
 def test_who_is_urgent_and_got_nothing_in_a_crowd_stays_in_front(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, urgent: str
 ) -> None:
-    monkeypatch.setattr(paying, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(paying, "URGENT_PATIENCE_S", 0.05)
     bench.watch(5)
     if urgent == "hint":
         bench.watch(4)

@@ -91,7 +91,7 @@ def test_all_who_wait_at_the_same_moment_are_paid_for_in_one_go(counter: Counter
 
 def test_the_urgent_go_first_and_may_reserve_further_ahead(counter: Counter) -> None:
     counter.budget.plan = [0]
-    wants = [Urgency.ROUTINE, Urgency.HINT, Urgency.EXCESSIVE, Urgency.NEW_WATCHER, Urgency.BEGUN]
+    wants = [Urgency.ROUTINE, Urgency.HINT, Urgency.EXCESSIVE, Urgency.NEW_WATCHER]
     gevent.joinall([counter.customer(want, 2, want) for want in wants], timeout=2)
     assert counter.served == sorted(wants)
     horizons = [horizon for _, horizon in counter.budget.asked]
