@@ -6,20 +6,20 @@ that need it and no other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from threading import Lock
 
 import gevent
 from gevent import Greenlet
 
 from pushserver.bus.homes import is_kept
-from pushserver.bus.schedule import HINT_HEAD_START_S, NEW_WATCHER_HEAD_START_S, spread
+from pushserver.bus.schedule import spread
 from pushserver.errors import ExchangeError, ExchangeUnavailable, KeyRefused, PermissionMissing, StoreUnavailable
 from pushserver.exchange.port import Answer
 from pushserver.model import Credentials, DataType, Freshness
 from pushserver.workers import committing, failing, lateness, stopping
 from pushserver.workers.asking import Silenced, Urgency
 from pushserver.workers.closing import Closing
+from pushserver.workers.ending import HEAD_STARTS_S, Ending
 from pushserver.workers.hints import CATCH_UP, hinted
 from pushserver.workers.memo import Resource
 from pushserver.workers.plan import RoundPlan
@@ -39,21 +39,6 @@ AGAIN_S = 1.0
 #: Bounds of the rest that an endpoint asks for in its headers.
 SHORTEST_REST_S, LONGEST_REST_S = 0.1, 60.0
 UNSETTLED = "exchange_unsettled"
-HEAD_STARTS_S = {Urgency.NEW_WATCHER: NEW_WATCHER_HEAD_START_S, Urgency.HINT: HINT_HEAD_START_S}
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """``result``: ok, failed or idle. ``next_due_in_s`` None: nobody listens any more, drop the user.
-
-    ``head_start_s``: before others by so much, with the hints it had, because it was urgent and got nothing.
-    """
-
-    result: str
-    next_due_in_s: float | None
-    requests: int = 0
-    code: str = ""
-    head_start_s: float = 0.0
 
 
 class Round:

@@ -26,7 +26,8 @@ from pushserver.errors import StoreUnavailable
 from pushserver.model import DataType
 from pushserver.observers import LifecycleReported, RedisTried, RoundFinished, UsersClaimed
 from pushserver.workers.backoff import next_delay
-from pushserver.workers.fetching import Ending, Round
+from pushserver.workers.ending import Ending, give_back
+from pushserver.workers.fetching import Round
 from pushserver.workers.measurements import Measurements
 from pushserver.workers.memo import Memo
 from pushserver.workers.round_state import LEASE_S, RoundState, Tools
@@ -227,12 +228,7 @@ class WorkerPool:
         claim = round_.state.claim
         if round_.state.holds_lease():
             self._memos.write(claim.user_id, round_.state.memo.to_bytes(), claim.token)
-        if ending.head_start_s:
-            self._schedule.wake([claim.user_id], head_start_s=ending.head_start_s, hints=claim.hints)
-        if ending.next_due_in_s is None:
-            kept = self._schedule.drop(claim)
-        else:
-            kept = self._schedule.complete(claim, ending.next_due_in_s)
+        kept = give_back(self._schedule, claim, ending)
         self._report(round_, ending if kept else Ending("lost", None, ending.requests, ending.code))
 
     def _report(self, round_: Round, ending: Ending) -> None:

@@ -14,7 +14,8 @@ from pushserver.observers import Record, RecordingObserver
 from pushserver.settings import DEFAULT_INTERVALS
 from pushserver.workers.asking import Asking, open_desk
 from pushserver.workers.credentials import CredentialsCache
-from pushserver.workers.fetching import Ending, Round
+from pushserver.workers.ending import Ending, give_back
+from pushserver.workers.fetching import Round
 from pushserver.workers.figures import Figures
 from pushserver.workers.memo import Memo
 from pushserver.workers.paying import Cashier
@@ -81,12 +82,7 @@ class Bench:
         round_ = Round(RoundState(tools, claim, "round", memo, watched, self.clock.monotonic_s()))
         ending = round_.run()
         self.memos.write(user_id, memo.to_bytes())
-        if ending.head_start_s:
-            self.schedule.wake([user_id], head_start_s=ending.head_start_s, hints=claim.hints)
-        if ending.next_due_in_s is None:
-            self.schedule.drop(claim)
-        else:
-            self.schedule.complete(claim, ending.next_due_in_s)
+        give_back(self.schedule, claim, ending)
         return ending
 
     def memo(self, user_id: int) -> Memo:
