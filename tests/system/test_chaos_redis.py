@@ -32,6 +32,9 @@ pytestmark = pytest.mark.system
 
 NIGHTLY = os.environ.get("PUSHSERVER_NIGHTLY") == "1"
 INTERVAL_S = 1.0
+PROCESSES = 4
+#: What listens, claims, tells, and answers health checks.
+LINKS_OF_A_PROCESS = 12
 USERS = 12
 REDIS_USER, REDIS_PASSWORD = "app", "password-of-this-test-alone"
 MAY_ALL = ("resetchannels", "resetkeys", "~*", "&*", "+@all", "on")
@@ -63,6 +66,10 @@ class Chaos:
         """Updates that reached the sockets within a second of their commit, and all."""
         name = "update_latency_seconds"
         return self.metric(f"{name}_bucket", le="1.0"), self.metric(f"{name}_count")
+
+    def loop_lags(self) -> tuple[float, float]:
+        """Measurements of the web workers' event loops that were at most 50 ms late, and all."""
+        return self.metric("loop_lag_seconds_bucket", le="0.05"), self.metric("loop_lag_seconds_count")
 
     def problems(self) -> str:
         """What readyz says when it is not ready."""
@@ -205,10 +212,8 @@ def test_R5_a_bus_that_falls_silent(chaos: Chaos) -> None:
 def test_R6_G04_a_hung_redis(chaos: Chaos, how: str) -> None:
     run = chaos.run
     hung_s = 30 if NIGHTLY else 7
-    quick, all_ = (
-        chaos.metric("loop_lag_seconds_bucket", le="0.05"),
-        chaos.metric("loop_lag_seconds_count"),
-    )
+    began_s = time.monotonic()
+    quick, all_ = chaos.loop_lags()
     with row(chaos, 5.0), run.during("R6", "redis"):
         if how == "sleep":
             with redis.Redis(port=chaos.server.port, socket_timeout=hung_s + 5) as patient:
@@ -219,8 +224,10 @@ def test_R6_G04_a_hung_redis(chaos: Chaos, how: str) -> None:
             wait_until(lambda: not chaos.ready(), 10, "readyz to say so")
             run.let_pass(hung_s - (time.monotonic() - stopped_s))
             chaos.server.send(signal.SIGCONT)
-    quick = chaos.metric("loop_lag_seconds_bucket", le="0.05") - quick
-    assert quick >= 0.99 * (chaos.metric("loop_lag_seconds_count") - all_)
+    quick, all_ = (now - then for now, then in zip(chaos.loop_lags(), (quick, all_), strict=True))
+    # A machine that stands still makes one measurement of each web worker late.
+    stood_still = len(chaos.stack.web.children()) * run.stalls.count(began_s, time.monotonic())
+    assert quick >= 0.99 * all_ - stood_still, (quick, all_, stood_still)
 
 
 def test_R7_a_slow_way_to_redis(chaos: Chaos) -> None:
@@ -232,13 +239,13 @@ def test_R7_a_slow_way_to_redis(chaos: Chaos) -> None:
             chaos.proxy.latency(0.2, Direction.TO_CLIENT)
             chaos.proxy.bandwidth(100_000)
             run.let_pass(60 if NIGHTLY else 6)
+            wait_until(lambda: chaos.delivered()[1] > before[1] + 25, 20, "enough updates to judge by")
             links = len(chaos.proxy.links)
             chaos.proxy.passes()
         in_time, all_ = (now - then for now, then in zip(chaos.delivered(), before, strict=True))
-        assert all_ > 25
-        assert in_time >= 0.99 * all_
-    # Nothing piles up: as many connections as there are greenlets that have something to ask, and no more.
-    assert links < 100
+        assert in_time >= 0.99 * all_, (in_time, all_)
+    # Nothing piles up: each push worker may once have asked for all users at once, and keeps those connections.
+    assert links <= len(chaos.stack.push_workers) * USERS * len(TYPES) + PROCESSES * LINKS_OF_A_PROCESS, links
 
 
 def test_R8_G04_a_full_redis(chaos: Chaos) -> None:

@@ -33,6 +33,10 @@ class Stalls:
         """Seconds lost between two times of ``time.monotonic``, more than one step at a time."""
         return sum(late_s for at_s, late_s in self._late if from_s <= at_s <= until_s and late_s > STEP_S)
 
+    def count(self, from_s: float, until_s: float) -> int:
+        """How often between two times of ``time.monotonic`` this machine was more than one step late."""
+        return sum(from_s <= at_s <= until_s and late_s > STEP_S for at_s, late_s in self._late)
+
     def _look(self) -> None:
         before_s = time.monotonic()
         with self._path.open("w", buffering=1, encoding="utf-8") as lines:
