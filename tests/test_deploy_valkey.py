@@ -181,7 +181,7 @@ def test_a_web_worker_can_do_all_it_does(server: Server) -> None:
     traces = UserTraces(client)
     assert traces.of_user(user_id).due_ms is not None
     assert traces.pause_of("here") is None
-    assert not schedule.emptied()
+    assert not schedule.look().emptied
     schedule.wake([user_id])
     assert schedule.next_due_ms(user_id) is not None
     limits, subjects = LoginLimits(client), address_subjects("192.0.2.7")

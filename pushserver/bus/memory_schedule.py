@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pushserver.bus.schedule import NEW_WATCHER_HEAD_START_S, URGENT_HEAD_START_S, Claim, first_due_ms, refill_spread_s
+from pushserver.bus.schedule import (
+    NEW_WATCHER_HEAD_START_S,
+    URGENT_HEAD_START_S,
+    Claim,
+    Look,
+    first_due_ms,
+    refill_spread_s,
+)
 from pushserver.clock import Clock
 
 
@@ -37,6 +44,7 @@ class MemorySchedule:
         self._leases: dict[int, tuple[str, int]] = {}
         self._wakes: dict[int, _Wake] = {}
         self._claims_made = 0
+        self._claims_looked_at: int | None = None
         self.homes: dict[int, MemoryHome] = {}
 
     def wake(self, user_ids: Iterable[int], *, head_start_s: float = NEW_WATCHER_HEAD_START_S, hints: int = 0) -> None:
@@ -57,8 +65,9 @@ class MemorySchedule:
         self._due_ms.update((user_id, now + first_due_ms(user_id, spread_s)) for user_id in missing)
         return len(missing)
 
-    def emptied(self) -> bool:
-        return False
+    def look(self) -> Look:
+        before, self._claims_looked_at = self._claims_looked_at, self._claims_made
+        return Look(emptied=False, is_served=before != self._claims_made)
 
     def claim(self, limit: int, lease_s: float, holder: str, *, only_urgent: bool = False) -> list[Claim]:
         now = self._clock.wall_ms()

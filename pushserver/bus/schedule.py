@@ -15,7 +15,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pushserver.bus import keys, scripts
 from pushserver.bus.connection import REDIS_FAILURES, unavailable
@@ -54,6 +54,16 @@ class Claim:
     homeless: bool = True
 
 
+class Look(NamedTuple):
+    """Since this was last asked: whether the schedule or a part of it was lost, and whether anybody asked for work.
+
+    The first time nothing was lost, and somebody asked.
+    """
+
+    emptied: bool
+    is_served: bool
+
+
 class SchedulePort(Protocol):
     """Guarantees: a user is held by at most one living claim; a claim not completed is due again after its lease.
 
@@ -71,8 +81,8 @@ class SchedulePort(Protocol):
         """Add users that are missing, spread over a few seconds; returns how many were."""
         ...
 
-    def emptied(self) -> bool:
-        """Whether the schedule, or a part of it, was lost since this was last asked; the first time says no."""
+    def look(self) -> Look:
+        """What became of the schedule."""
         ...
 
     def claim(self, limit: int, lease_s: float, holder: str, *, only_urgent: bool = False) -> list[Claim]:
@@ -112,6 +122,7 @@ class Schedule:
         self._ensure = scripts.load(client, "ensure")
         self._lost_tokens: list[str] = []
         self._births: list[bytes] | None = None
+        self._claimed_at: list[bytes | None] | None = None
 
     def wake(self, user_ids: Iterable[int], *, head_start_s: float = NEW_WATCHER_HEAD_START_S, hints: int = 0) -> None:
         how = [round(head_start_s * 1000), hints]
@@ -133,17 +144,21 @@ class Schedule:
             raise unavailable(error) from error
         return added
 
-    def emptied(self) -> bool:
+    def look(self) -> Look:
         name = secrets.token_hex(8).encode()
         try:
             pipeline = self._client.pipeline(transaction=False)
             for shard in range(self._shards):
                 pipeline.set(keys.birth(shard), name, nx=True, get=True)
-            births = [known or name for known in pipeline.execute()]
+            for shard in range(self._shards):
+                pipeline.get(keys.last_seen(shard))
+            answers = pipeline.execute()
         except REDIS_FAILURES as error:
             raise unavailable(error) from error
-        before, self._births = self._births, births
-        return before not in (None, births)
+        births, claimed_at = [known or name for known in answers[: self._shards]], answers[self._shards :]
+        look = Look(self._births not in (None, births), self._claimed_at != claimed_at)
+        self._births, self._claimed_at = births, claimed_at
+        return look
 
     def claim(self, limit: int, lease_s: float, holder: str, *, only_urgent: bool = False) -> list[Claim]:
         """As promised; claims whose answer got lost on the way are given back by the next call."""

@@ -80,7 +80,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     access = AccessList(redis_client, clock)
 
     tally = tally_of_process()
-    deliveries = Deliveries(states, schedule, clock, observer)
+    deliveries = Deliveries(states, schedule, settings.push_intervals, clock, observer)
     sign_in = SignIn(tokens, access, tally, deliveries, settings.limits, clock, observer)
     sockets = Sockets(sign_in, settings.limits, clock, observer)
     admission = Admission(settings.limits, tally, settings.trusted_proxies, clock, lambda: sockets.accepting)

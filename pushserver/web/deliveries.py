@@ -19,6 +19,7 @@ from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable
 from pushserver.model import DataType
 from pushserver.observers import BusMessageDropped, Observer, SubscriptionChanged, UpdateEmitted, UpdatesConflated
+from pushserver.web.absence import Absence
 from pushserver.web.bus_messages import SEQ_AHEAD, MessageRefused, StatusMessage, UpdateMessage, parse_message
 from pushserver.web.outages import Outages
 from pushserver.web.phones import Phone
@@ -42,18 +43,27 @@ class Deliveries:
 
     listener: Ears
 
-    def __init__(self, states: States, schedule: Schedule, clock: Clock, observer: Observer) -> None:
+    def __init__(
+        self,
+        states: States,
+        schedule: Schedule,
+        intervals_s: Mapping[DataType, float],
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
         self._states = states
         self._clock = clock
         self._observer = observer
         self._watches: dict[bytes, Watch] = {}
         self._statuses = Statuses(observer)
         outages = Outages(self._watches.values, self._statuses.send, clock)
+        absence = Absence(self._watches.values, self._statuses.send, states.read, intervals_s, clock)
         self.scheduling = Scheduling(
             schedule,
             lambda: (watch.user_id for watch in self._watches.values()),
             self.reread,
             outages,
+            absence,
             lambda: self.listener.hears,
             clock,
         )

@@ -8,9 +8,10 @@ from typing import Protocol
 
 import gevent
 
-from pushserver.bus.schedule import NEW_WATCHER_HEAD_START_S
+from pushserver.bus.schedule import NEW_WATCHER_HEAD_START_S, Look
 from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable
+from pushserver.web.absence import Absence
 from pushserver.web.outages import Outages
 
 logger = logging.getLogger(__name__)
@@ -27,13 +28,14 @@ class Schedule(Protocol):
 
     def ensure(self, user_ids: Sequence[int]) -> int: ...
 
-    def emptied(self) -> bool: ...
+    def look(self) -> Look: ...
 
 
 class Scheduling:
     """``watched()`` gives the users that are to be scheduled; ``on_emptied()`` is called when the schedule was lost.
 
-    ``outages`` learns every second whether Redis takes what is written and ``hears()`` that what is published arrives.
+    ``outages`` learns every second whether Redis takes what is written and ``hears()`` that what is published arrives;
+    ``absence`` learns whether push workers ask for work.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Scheduling:
         watched: Callable[[], Iterable[int]],
         on_emptied: Callable[[], None],
         outages: Outages,
+        absence: Absence,
         hears: Callable[[], bool],
         clock: Clock,
         spawn_later: Callable[..., object] = gevent.spawn_later,
@@ -50,6 +53,7 @@ class Scheduling:
         self._watched = watched
         self._on_emptied = on_emptied
         self._outages = outages
+        self._absence = absence
         self._hears = hears
         #: Whether the last thing that was written was taken.
         self.redis_is_up = True
@@ -97,19 +101,21 @@ class Scheduling:
             return
         self._looking_after = True
         try:
-            emptied = self._schedule.emptied()
+            look = self._schedule.look()
             self.redis_is_up = True
             if self._hears():
                 self._outages.works()
             else:
                 # Nothing new can come here, nor is anything fetched for users whom nobody else listens for.
                 self._outages.failed()
-            if emptied:
+            if look.emptied:
                 self._on_emptied()
             elif self._clock.monotonic_s() - self._ensured_at_s >= ENSURE_EVERY_S:
                 self.ensure()
+            self._absence.looked(look.is_served)
         except StoreUnavailable:
             self.redis_is_up = False
             self._outages.failed()
+            self._absence.unknown()
         finally:
             self._looking_after = False

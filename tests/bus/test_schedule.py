@@ -185,10 +185,10 @@ def test_no_history_lets_two_living_claims_hold_one_user(actions: list[tuple[str
 def test_everybody_notices_once_that_the_schedule_was_emptied(redis_url: str) -> None:
     client = connect(Secret(redis_url))
     first, second = Schedule(client), Schedule(client)
-    assert not first.emptied()
-    assert not second.emptied()
+    assert not first.look().emptied
+    assert not second.look().emptied
     client.flushall()
-    assert [first.emptied(), second.emptied()] == [True, True]
-    assert [first.emptied(), second.emptied()] == [False, False]
+    assert [first.look().emptied, second.look().emptied] == [True, True]
+    assert [first.look().emptied, second.look().emptied] == [False, False]
     client.delete(keys.birth(2))
-    assert second.emptied()
+    assert second.look().emptied

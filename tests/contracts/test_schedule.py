@@ -157,9 +157,20 @@ def test_few_missing_users_do_not_wait_for_a_herd_that_is_not_there(subject: Sub
 
 
 def test_an_untouched_schedule_was_not_emptied(subject: Subject) -> None:
-    assert not subject.schedule.emptied()
+    assert not subject.schedule.look().emptied
     subject.schedule.wake([1])
-    assert not subject.schedule.emptied()
+    assert not subject.schedule.look().emptied
+
+
+def test_whether_anybody_asks_for_work_can_be_seen_also_where_there_is_none(subject: Subject) -> None:
+    assert subject.schedule.look().is_served, "nobody knows yet that nobody does"
+    subject.schedule.wake([1])
+    assert not subject.schedule.look().is_served
+    for claimed in ([1], []):
+        subject.pass_time(0.01)
+        assert [claim.user_id for claim in subject.schedule.claim(1, 5, "a")] == claimed
+        assert subject.schedule.look().is_served
+        assert not subject.schedule.look().is_served
 
 
 def test_a_woken_user_overtakes_routine_work_that_is_late_by_less_than_its_head_start(subject: Subject) -> None:

@@ -110,9 +110,9 @@ def test_P1_I01_killed_push_workers_leave_nobody_behind(run: ChaosRun, long_roun
 
 
 def test_P2_all_push_workers_die_and_come_back_without_a_herd(run: ChaosRun, long_rounds: None) -> None:
-    away_s = 5.0 if NIGHTLY else 3.0
+    away_s = 5.0
     with row(run, BACK_S + NOISE_S):
-        with run.during("P2", "all push workers"):
+        with run.during("P2", "all push workers", blocks=frozenset(TYPES)):
             for worker in living(run):
                 worker.kill()
             run.let_pass(away_s)

@@ -10,6 +10,7 @@ import gevent
 import orjson
 import pytest
 
+from pushserver.bus.schedule import Look
 from pushserver.bus.states import NOTHING_STORED, StoredState
 from pushserver.clock import ManualClock
 from pushserver.errors import StoreUnavailable
@@ -21,6 +22,7 @@ from pushserver.web.phones import Phone
 from pushserver.web.websocket import text_frame
 
 PNL, ORDERS = DataType.PNL, DataType.ORDERS
+INTERVALS_S = dict.fromkeys(DataType, 10.0)
 CHANNEL = b"push:{4}:pnl"
 UPDATE = b'42["pnl_update",{"user_id":4,"seq":1}]'
 
@@ -71,6 +73,7 @@ class Schedule:
         self.woken: list[int] = []
         self.ensured: list[list[int]] = []
         self.was_emptied = self.down = False
+        self.is_served = True
 
     def wake(self, user_ids: Sequence[int], *, head_start_s: float) -> None:
         self._answer()
@@ -81,9 +84,9 @@ class Schedule:
         self.ensured.append(list(user_ids))
         return 0
 
-    def emptied(self) -> bool:
+    def look(self) -> Look:
         self._answer()
-        return self.was_emptied
+        return Look(self.was_emptied, self.is_served)
 
     def _answer(self) -> None:
         if self.down:
@@ -110,7 +113,9 @@ class World:
     def __init__(self) -> None:
         self.states, self.schedule, self.ears = States(), Schedule(), Ears()
         self.clock, self.heard = ManualClock(wall_ms=1_000_000), RecordingObserver()
-        self.deliveries = Deliveries(self.states, self.schedule, self.clock, self.heard)  # type: ignore[arg-type]
+        self.deliveries = Deliveries(  # type: ignore[arg-type]
+            self.states, self.schedule, INTERVALS_S, self.clock, self.heard
+        )
         self.deliveries.listener = self.ears  # type: ignore[assignment]
 
     def phone(self, user_id: int = 4, *types: DataType) -> Any:
@@ -127,8 +132,8 @@ class World:
         self.deliveries.on_message(channel, b"u %d %d\n%s" % (seq, self.clock.wall_ms(), body))
 
     def store(self, seq: int, body: bytes = b'42["stored"]', data_type: DataType = PNL, **more: Any) -> None:
-        fields = {"status": Freshness.LIVE, "reason": "", "status_frame": None} | more
-        self.states.rows[4, data_type] = StoredState(seq, 1, 1, body, **fields)  # type: ignore[arg-type]
+        fields: dict[str, Any] = {"confirmed_ms": 1, "status": Freshness.LIVE, "reason": "", "status_frame": None}
+        self.states.rows[4, data_type] = StoredState(seq=seq, as_of_ms=1, frame=body, **fields | more)
 
 
 @pytest.fixture
@@ -433,6 +438,29 @@ def test_an_outage_hides_no_other_trouble_and_a_short_one_is_not_worth_a_word(wo
     world.deliveries.scheduling.look_after()
     assert statuses(troubled) == [("x", "y")]
     assert statuses(happy) == [("delayed", "store_unavailable"), ("live", "")]
+
+
+def test_G7_phones_are_told_that_no_push_worker_serves_anybody_and_when_their_own_figures_are_fresh_again(
+    world: World,
+) -> None:
+    phone, other, scheduling = world.phone(4, PNL), world.phone(5, PNL), world.deliveries.scheduling
+    world.schedule.is_served = True
+    scheduling.look_after()
+    world.schedule.is_served = False
+    for _ in range(10):
+        world.clock.advance(1)
+        scheduling.look_after()
+    assert statuses(phone) == statuses(other) == []
+    world.clock.advance(1)
+    scheduling.look_after()
+    scheduling.look_after()
+    assert statuses(phone) == statuses(other) == [("delayed", "server_busy")]
+    world.schedule.is_served = True
+    scheduling.look_after()
+    world.store(7, confirmed_ms=world.clock.wall_ms() + 1)
+    scheduling.look_after()
+    assert statuses(phone) == [("delayed", "server_busy"), ("live", "")]
+    assert statuses(other) == [("delayed", "server_busy")], "nothing was confirmed of this user yet"
 
 
 def test_G6_a_returning_phone_is_not_sent_again_what_came_while_its_state_was_read(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pushserver.bus.schedule import Look
 from pushserver.clock import ManualClock
 from pushserver.errors import StoreUnavailable
 from pushserver.web.scheduling import GATHER_S, Scheduling
@@ -20,27 +21,34 @@ class FakeSchedule:
     def ensure(self, user_ids):
         return 0
 
-    def emptied(self):
+    def look(self):
         if self.away:
             raise StoreUnavailable
-        return False
+        return Look(emptied=False, is_served=False)
 
 
 class World:
     def __init__(self) -> None:
         self.clock, self.schedule, self.later = ManualClock(), FakeSchedule(), []
         self.scheduling = Scheduling(
-            self.schedule, list, lambda: None, self, lambda: self.hears, self.clock,
+            self.schedule, list, lambda: None, self, self, lambda: self.hears, self.clock,
             lambda seconds, do: self.later.append(do),
         )  # fmt: skip
         self.hears = True
         self.told: list[str] = []
+        self.looks: list[bool | None] = []
 
     def works(self) -> None:
         self.told.append("works")
 
     def failed(self) -> None:
         self.told.append("failed")
+
+    def looked(self, is_served: bool) -> None:
+        self.looks.append(is_served)
+
+    def unknown(self) -> None:
+        self.looks.append(None)
 
     def pass_time(self) -> None:
         self.clock.advance(2 * GATHER_S)
@@ -96,3 +104,4 @@ def test_G7_a_worker_that_hears_nothing_says_so_to_its_phones_although_redis_can
     world.scheduling.look_after()
     assert world.told[-1] == "works"
     assert world.scheduling.redis_is_up
+    assert world.looks == [False, False, None, False], "while Redis is away nobody knows whether push workers ask"
