@@ -3,7 +3,7 @@
 -- KEYS  due, leases, wakes, homes, tokens of the homes, live bits, time last seen (one shard, one slot)
 -- ARGV  limit, lease ms, token, and if only woken users are wanted: the least head start ms they were woken with
 -- Returns {now ms, row, row, …}, the earliest due (head starts counted) first. A row:
--- {user, overdue ms, woken 0 or 1, hints, homeless 0 or 1, live bits}
+-- {user, overdue ms, woken 0 or 1, hints, homeless 0 or 1, live bits, head start ms it was woken with}
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 put_clock_back(KEYS[1], KEYS[3], KEYS[4], KEYS[7], now)
@@ -28,14 +28,14 @@ local wakes = redis.call('HMGET', KEYS[3], unpack(users))
 local homes = redis.call('ZMSCORE', KEYS[4], unpack(users))
 local live = redis.call('HMGET', KEYS[6], unpack(users))
 for i, user in ipairs(users) do
-  local since, hints, woken = tonumber(scores[i]), 0, 0
+  local since, hints, woken, head = tonumber(scores[i]), 0, 0, 0
   if held[i] then
     -- Whoever held the user died with it; what it was to look at is not forgotten.
     hints = tonumber(string.match(held[i], ' (%d+)$') or '0')
   end
   if wakes[i] then
-    local woken_since, _, woken_hints = string.match(wakes[i], '^(%d+) (%d+) (%d+)$')
-    since = tonumber(woken_since)
+    local woken_since, woken_head, woken_hints = string.match(wakes[i], '^(%d+) (%d+) (%d+)$')
+    since, head = tonumber(woken_since), tonumber(woken_head)
     hints = bit.bor(hints, tonumber(woken_hints))
     woken = 1
   end
@@ -47,7 +47,7 @@ for i, user in ipairs(users) do
   local homed = homes[i] and tonumber(homes[i]) > now
   answer[#answer + 1] = {
     user, string.format('%.0f', math.max(0, now - since)), woken, hints,
-    homed and 0 or 1, homed and tonumber(live[i] or '0') or 0,
+    homed and 0 or 1, homed and tonumber(live[i] or '0') or 0, head,
   }
 end
 redis.call('ZADD', KEYS[1], unpack(deadlines))

@@ -112,9 +112,9 @@ class MemorySchedule:
         self._due_ms[user_id] = lease_ends_ms
         self._leases[user_id] = (token, hints)
         overdue_s = max(0, now - since_ms) / 1000
-        return Claim(
-            user_id, token, overdue_s, now, wake is not None, hints, home.live if home and homed else 0, not homed
-        )
+        live = home.live if home and homed else 0
+        head_start_s = 0.0 if wake is None else wake.head_ms / 1000
+        return Claim(user_id, token, overdue_s, now, wake is not None, hints, live, not homed, head_start_s)
 
     def _finish(self, claim: Claim, due_ms: int | None) -> bool:
         if self._leases.get(claim.user_id, ("", 0))[0] != claim.token:

@@ -41,7 +41,8 @@ class Claim:
 
     ``overdue_s`` is true lateness, without any head start: of a woken user since it was woken. ``hints`` are the bits
     given with the wakes; those of a claim that died unfinished come again. ``live``: the bits of ``bus.homes`` that
-    the user's home keeps fresh, 0 when its lease is over; ``homeless``: no worker is its home.
+    the user's home keeps fresh, 0 when its lease is over; ``homeless``: no worker is its home. ``head_start_s`` is the
+    largest of those wakes.
     """
 
     user_id: int
@@ -52,6 +53,7 @@ class Claim:
     hints: int = 0
     live: int = 0
     homeless: bool = True
+    head_start_s: float = 0.0
 
 
 class Look(NamedTuple):
@@ -278,6 +280,6 @@ def _claims(answer: list[Any], token: str) -> list[Claim]:
     """``[now, row, row, …]`` from the script."""
     at_ms = int(answer[0])
     return [
-        Claim(int(user), token, int(overdue) / 1000, at_ms, bool(woken), hints, live, bool(homeless))
-        for user, overdue, woken, hints, homeless, live in answer[1:]
+        Claim(int(user), token, int(overdue) / 1000, at_ms, bool(woken), hints, live, bool(homeless), head / 1000)
+        for user, overdue, woken, hints, homeless, live, head in answer[1:]
     ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+from pushserver.bus.homes import HOME_LEASE_S, is_kept
 from pushserver.bus.states import StoredState
 from pushserver.clock import Clock
 from pushserver.errors import StoreUnavailable
@@ -24,6 +25,8 @@ READ_BATCH = 500
 #: What was confirmed so shortly before push workers were seen again counts as well: looks are a second apart, and the
 #: exchange's clock is not ours.
 BEFORE_MS = 2_000
+#: From then on the homes of push workers that are gone count no more; what a living one keeps is seldom fetched.
+HOMES_KNOWN_MS = BEFORE_MS + round(1000 * (HOME_LEASE_S + 2.0))
 
 
 class Absence:
@@ -34,12 +37,14 @@ class Absence:
         watches: Callable[[], Collection[Watch]],
         tell: Callable[[Iterable[Phone], DataType, Freshness, str, bytes], None],
         read: Callable[[Sequence[tuple[int, DataType]]], list[StoredState]],
+        live_bits: Callable[[Iterable[int]], Mapping[int, int]],
         intervals_s: Mapping[DataType, float],
         clock: Clock,
     ) -> None:
         self._watches = watches
         self._tell = tell
         self._read = read
+        self._live_bits = live_bits
         self._intervals_s = intervals_s
         self._clock = clock
         self._served_at_s: float | None = None
@@ -74,21 +79,24 @@ class Absence:
                 self._tell(believers, watch.data_type, Freshness.DELAYED, REASON, frame)
 
     def _relieve(self) -> None:
-        """Who was told is told otherwise as soon as the exchange has confirmed what is stored."""
+        """Who was told is told otherwise as soon as the exchange has confirmed what is stored, or a home keeps it."""
         if not self._told:
             return
         if self._back_ms is None:
             self._back_ms = self._clock.wall_ms() - BEFORE_MS
+        homes_are_known = self._clock.wall_ms() - self._back_ms >= HOMES_KNOWN_MS
         is_over = True
         told = [watch for watch in self._watches() if any(_was_told(phone, watch) for phone in watch.phones)]
         for start in range(0, len(told), READ_BATCH):
             batch = told[start : start + READ_BATCH]
             stored = self._read([(watch.user_id, watch.data_type) for watch in batch])
+            live = self._live_bits({watch.user_id for watch in batch}) if homes_are_known else {}
             for watch, state in zip(batch, stored, strict=True):
                 if state.status is not Freshness.LIVE:
                     # A push worker's word, to be followed by another of its own.
                     continue
-                if state.confirmed_ms < self._back_ms:
+                is_kept_fresh = is_kept(watch.data_type, live.get(watch.user_id, 0))
+                if state.confirmed_ms < self._back_ms and not is_kept_fresh:
                     is_over = False
                     continue
                 phones = [phone for phone in watch.phones if _was_told(phone, watch)]

@@ -80,7 +80,8 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     access = AccessList(redis_client, clock)
 
     tally = tally_of_process()
-    deliveries = Deliveries(states, schedule, settings.push_intervals, clock, observer)
+    homes = Homes(redis_client)
+    deliveries = Deliveries(states, schedule, homes.live_bits, settings.push_intervals, clock, observer)
     sign_in = SignIn(tokens, access, tally, deliveries, settings.limits, clock, observer)
     sockets = Sockets(sign_in, settings.limits, clock, observer)
     admission = Admission(settings.limits, tally, settings.trusted_proxies, clock, lambda: sockets.accepting)
@@ -134,7 +135,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     kicks.start(after=start_upgrade(accounts.upgrade, "web", clock, observer))
     Ticker(sockets, deliveries.scheduling.look_after, deliveries.totals.report, clock, settings.limits).start()
     patience = Patience(settings.push_intervals, settings.reconcile_s)
-    FreshnessSamples(lambda: deliveries.watches, states, Homes(redis_client), patience, observer, clock).start()
+    FreshnessSamples(lambda: deliveries.watches, states, homes, patience, observer, clock).start()
     start_measuring(sockets, listener, deliveries, observer, clock)
     observer.record(LifecycleReported("web", "started"))
     return app

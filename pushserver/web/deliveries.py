@@ -8,7 +8,7 @@ phones whenever the bus was lost.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import gevent
 
@@ -47,6 +47,7 @@ class Deliveries:
         self,
         states: States,
         schedule: Schedule,
+        live_bits: Callable[[Iterable[int]], Mapping[int, int]],
         intervals_s: Mapping[DataType, float],
         clock: Clock,
         observer: Observer,
@@ -57,7 +58,7 @@ class Deliveries:
         self._watches: dict[bytes, Watch] = {}
         self._statuses = Statuses(observer)
         outages = Outages(self._watches.values, self._statuses.send, clock)
-        absence = Absence(self._watches.values, self._statuses.send, states.read, intervals_s, clock)
+        absence = Absence(self._watches.values, self._statuses.send, states.read, live_bits, intervals_s, clock)
         self.scheduling = Scheduling(
             schedule,
             lambda: (watch.user_id for watch in self._watches.values()),

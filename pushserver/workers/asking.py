@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -103,8 +104,8 @@ class Asking:
         )
         return BudgetsSeen(tightest, sum(limits), used)
 
-    def pay(self, count: int, urgency: Urgency) -> None:
-        """Wait until ``count`` requests may be sent; they must be sent at once then.
+    def pay(self, count: int, urgency: Urgency, deadline_s: float = math.inf) -> None:
+        """Wait until ``count`` requests may be sent; they must be sent at once then, and answered by ``deadline_s``.
 
         What a round pays for after its first payment goes before routine work.
 
@@ -116,10 +117,10 @@ class Asking:
             urgency = min(urgency, Urgency.HINT)
         cashier = self._desk.cashier
         try:
-            until_s = cashier.pay(count, urgency, self._user_id, may_probe=True)
+            until_s = cashier.pay(count, urgency, self._user_id, may_probe=True, deadline_s=deadline_s)
         except ProbeWanted as wanted:
             self._desk.silence.probe(wanted)
-            until_s = cashier.pay(count, urgency, self._user_id)
+            until_s = cashier.pay(count, urgency, self._user_id, deadline_s=deadline_s)
         self._paid, self._paid_until_s = count, until_s
         self.requests_paid += count
 

@@ -19,8 +19,8 @@ from pushserver.model import Credentials, DataType, Freshness
 from pushserver.workers import committing, failing, lateness, stopping
 from pushserver.workers.asking import Silenced, Urgency
 from pushserver.workers.closing import Closing
-from pushserver.workers.ending import HEAD_STARTS_S, Ending
-from pushserver.workers.hints import CATCH_UP, hinted
+from pushserver.workers.ending import Ending, head_start_s
+from pushserver.workers.hints import CATCH_UP, hinted, hints_of
 from pushserver.workers.memo import Resource
 from pushserver.workers.plan import RoundPlan
 from pushserver.workers.round_state import RoundState, midnight_ms, seconds_to_midnight
@@ -49,6 +49,7 @@ class Round:
         self._status_lock = Lock()
         self._concluding = False
         self._closing = Closing(state)
+        self._unasked = 0
 
     def run(self) -> Ending:
         """Raises StoreUnavailable: the round is lost, and so is what it learnt."""
@@ -79,7 +80,7 @@ class Round:
         plan.remember()
         self._closing.remember()
         self._spare_the_exhausted()
-        if not self._got_nothing():
+        if not self._head_start_s():
             self._calm_the_unserved(plan, due)
         return self._end()
 
@@ -129,7 +130,7 @@ class Round:
         """Ask until the plan is content; the refusal when the key was refused."""
         while wave := plan.next_requests():
             try:
-                self.state.tools.asking.pay(len(wave), self._urgency())
+                self.state.tools.asking.pay(len(wave), self._urgency(), self._deadline_s())
             except Silenced as silenced:
                 self._silenced(plan, wave, silenced)
                 return None
@@ -164,13 +165,17 @@ class Round:
     def _silenced(self, plan: RoundPlan, wave: tuple[Resource, ...], silenced: Silenced) -> None:
         self.state.silenced = silenced
         self.state.failure = silenced.code
+        self._unasked |= hints_of(wave)
         for resource in wave:
             plan.failed(resource)
 
-    def _got_nothing(self) -> bool:
-        """Too many wanted to ask: this user was not asked for at all."""
+    def _head_start_s(self) -> float:
+        """Who was urgent, and was kept by a crowd from asking all it had to, stays in front."""
         silenced = self.state.silenced
-        return silenced is not None and silenced.is_crowd and not self.state.answers
+        return head_start_s(self.state.claim, self._urgency()) if silenced and silenced.is_crowd else 0.0
+
+    def _deadline_s(self) -> float:
+        return self.state.started_s + ROUND_DEADLINE_S
 
     def _urgency(self) -> Urgency:
         state = self.state
@@ -204,7 +209,7 @@ class Round:
 
     def _ask(self, resource: Resource, credentials: Credentials, moment: Moment) -> Answer:
         state = self.state
-        deadline_s = state.started_s + ROUND_DEADLINE_S
+        deadline_s = self._deadline_s()
         try:
             if resource is Resource.CLOSED_PNL:
                 answer = self._closing.ask(credentials, moment, deadline_s)
@@ -272,8 +277,8 @@ class Round:
             )  # fmt: skip
         # A new day begins with a new count, however long there would have been nothing to do.
         next_s = min(next_s, seconds_to_midnight(state.tools.clock.wall_ms()) + RESUME_SPREAD_S * spread(state.user_id))
-        head_start_s = HEAD_STARTS_S.get(self._urgency(), 0.0) if self._got_nothing() else 0.0
-        return Ending(result, next_s, state.requests, state.failure, head_start_s)
+        hints = self._unasked if state.answers and state.claim.hints else state.claim.hints
+        return Ending(result, next_s, state.requests, state.failure, self._head_start_s(), hints)
 
     def _tell_freshness(self) -> None:
         state, memo = self.state, self.state.memo

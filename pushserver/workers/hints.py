@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pushserver.workers.memo import Resource
 
 POSITIONS, WALLET, CLOSED_PNL, ORDERS = 1, 2, 4, 8
@@ -14,6 +16,11 @@ _BITS = {
     Resource.CLOSED_PNL: CLOSED_PNL,
     Resource.ORDERS: ORDERS,
 }
+
+
+def hints_of(resources: Iterable[Resource]) -> int:
+    """The bits that name ``resources``."""
+    return sum(_BITS[resource] for resource in frozenset(resources))
 
 
 def hinted(hints: int) -> frozenset[Resource]:

@@ -153,9 +153,11 @@ class Memo:
         self.key_version = version
 
     def hinted(self, resources: Iterable[Resource], now_ms: int) -> None:
-        """These may show something new now; what was hinted stays wanted until it has been read."""
+        """These may show something new now; what was hinted stays wanted, since then, until it has been read."""
         for resource in resources:
-            self.resources[resource].wanted_ms = now_ms
+            row = self.resources[resource]
+            if not 0 < row.wanted_ms <= now_ms:
+                row.wanted_ms = now_ms
 
     def listeners_changed(self, watched: frozenset[DataType], now_ms: int) -> None:
         """Remember since when each type is listened to; what nobody cared for was not late."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ SHORT_S = 0.1
 PATIENCE_S = 2.0
 #: The same for what is urgent: who gives up loses its place among its like. The rest of the round's time still does.
 URGENT_PATIENCE_S = 4.0
+#: So long before the answers must be there nobody waits any longer to send.
+ANSWERED_IN_S = 1.5
 #: Weight of the newest payment in what is known of waiting.
 NEWEST = 0.2
 #: What a user may spend before others go first: so many requests at once, so many each second.
@@ -101,10 +104,18 @@ class Cashier:
         self.quiet = Quiet(clock)
         self._users = _Shares(clock)
 
-    def pay(self, count: int, urgency: Urgency, user_id: int = 0, *, may_probe: bool = False) -> float:
+    def pay(
+        self,
+        count: int,
+        urgency: Urgency,
+        user_id: int = 0,
+        *,
+        may_probe: bool = False,
+        deadline_s: float = math.inf,
+    ) -> float:
         """Wait until ``count`` requests may be sent; returns the monotonic instant until which they may.
 
-        ``user_id`` 0 is nobody's.
+        ``user_id`` 0 is nobody's. ``deadline_s``: the monotonic instant at which their answers must be there.
 
         Raises:
             Silenced: our address is paused, or the budget is too short for this payment now; nothing may be sent.
@@ -117,7 +128,7 @@ class Cashier:
         while True:
             self.quiet.check()
             payment = self._ask_for(count, urgency, asked_s, may_probe)
-            from_s, until_s = self._answer(payment)
+            from_s, until_s = self._answer(payment, deadline_s)
             now_s = self._clock.monotonic_s()
             if now_s < from_s:
                 self._clock.sleep(from_s - now_s)
@@ -168,9 +179,11 @@ class Cashier:
             gevent.spawn(self._settle)
         return payment
 
-    def _answer(self, payment: _Payment) -> tuple[float, float]:
+    def _answer(self, payment: _Payment, deadline_s: float) -> tuple[float, float]:
         patience_s = URGENT_PATIENCE_S if payment.urgency < Urgency.ROUTINE else PATIENCE_S
-        left_s = patience_s - (self._clock.monotonic_s() - payment.asked_s)
+        now_s = self._clock.monotonic_s()
+        # What would be paid for too late to be answered is left to others.
+        left_s = min(payment.asked_s + patience_s - now_s, max(SHORT_S, deadline_s - ANSWERED_IN_S - now_s))
         try:
             answer: tuple[float, float] = payment.answer.get(timeout=max(0.0, left_s))
         except gevent.Timeout:

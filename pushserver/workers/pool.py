@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import random
 import secrets
 from collections.abc import Callable
 
@@ -39,6 +38,8 @@ logger = logging.getLogger(__name__)
 ROUND_LIMIT_S = 11.0
 #: Between looks into an empty schedule: a first subscriber waits this long at most.
 POLL_S = 0.05
+#: A sign of life for the web workers, which look every second.
+ASK_EVERY_S = 0.5
 #: Users claimed at once.
 BATCH = 50
 #: The same while the budget is short; so many in each shard at most are looked at.
@@ -85,13 +86,14 @@ class WorkerPool:
         self._rounds: dict[Claim, Round] = {}
         self._unreturned: list[Claim] = []
         self._lost_at_s: float | None = None
+        self._asked_at_s = -math.inf
 
     def run(self) -> None:
         """Claim and serve until ``stop``."""
         helpers = [gevent.spawn(self._tell_late_ones), gevent.spawn(self._measure)]
         attempt = 0
         while not self._stopping.is_set():
-            if not self._wait_for_a_slot():
+            if not self._wait_for_a_slot() and not self._is_overdue():
                 continue
             try:
                 self._return_lost_claims()
@@ -144,6 +146,10 @@ class WorkerPool:
             return False
         return bool(self._pool.wait_available(timeout=0.5)) and self._free() > 0
 
+    def _is_overdue(self) -> bool:
+        """Also who can take nobody asks now and then: the web workers see by it that somebody is there."""
+        return self._tools.clock.monotonic_s() - self._asked_at_s >= ASK_EVERY_S
+
     def _free(self) -> int:
         return self._slots.limit - len(self._rounds)
 
@@ -153,9 +159,10 @@ class WorkerPool:
         # While the budget is short, routine work waits in the schedule; what is urgent pays before it.
         only_urgent = asking.is_short or payable <= 0
         limit = min(self._free(), self._pool.free_count(), URGENT_BATCH if only_urgent else min(BATCH, payable))
-        if limit <= 0:
+        if limit <= 0 and not self._is_overdue():
             return 0
-        claims = self._schedule.claim(limit, LEASE_S, self._holder, only_urgent=only_urgent)
+        self._asked_at_s = self._tools.clock.monotonic_s()
+        claims = self._schedule.claim(max(0, limit), LEASE_S, self._holder, only_urgent=only_urgent)
         if not claims:
             return 0
         received_s = self._tools.clock.monotonic_s()
@@ -291,8 +298,3 @@ class WorkerPool:
             outage_s = self._tools.clock.monotonic_s() - self._lost_at_s
             self._lost_at_s = None
             self._tools.observer.record(LifecycleReported("push worker", "redis found", f"after {outage_s:.1f} s"))
-
-
-def holder_name(host: str, process_id: int, rng: random.Random) -> str:
-    """Names the process for people who look into Redis; unique even when a process id is used again."""
-    return f"{host}/{process_id}/{rng.getrandbits(24):06x}"

@@ -42,12 +42,13 @@ from pushserver.workers.credentials import CredentialsCache
 from pushserver.workers.figures import Figures
 from pushserver.workers.guardian import start_guardian
 from pushserver.workers.hints import CATCH_UP
+from pushserver.workers.holder import holder_name
 from pushserver.workers.homes.door import StreamDoor
 from pushserver.workers.homes.keeper import Keeper
 from pushserver.workers.marks import Marks
 from pushserver.workers.memo import Resource
 from pushserver.workers.paying import Cashier
-from pushserver.workers.pool import WorkerPool, holder_name
+from pushserver.workers.pool import WorkerPool
 from pushserver.workers.round_state import Tools
 from pushserver.workers.statuses import Statuses
 from pushserver.workers.timing import Timing

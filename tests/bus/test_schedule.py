@@ -136,6 +136,22 @@ def test_M3_a_clock_of_redis_that_is_put_back_delays_nobody(client: Any, back_s:
     assert (woken.user_id, woken.hints, woken.overdue_s < 5) == (8, 3, True)
 
 
+def test_a_clock_of_redis_that_was_ahead_for_a_moment_puts_nobody_far_into_the_past(client: Any) -> None:
+    schedule, hour_ms = Schedule(client), 3_600_000
+    schedule.wake([4, 8, 12], head_start_s=0)
+    for claim in schedule.claim(3, 30, "a"):
+        schedule.complete(claim, 0 if claim.user_id == 4 else 20)
+    # One of them was served by the clock that was ahead, the others were not.
+    client.zincrby(keys.due(0), hour_ms, 12)
+    client.incrby(keys.last_seen(0), hour_ms)
+    schedule.wake([16], head_start_s=60)
+    claims = schedule.claim(3, 30, "b")
+    assert [claim.user_id for claim in claims] == [16, 4, 8]
+    assert max(claim.overdue_s for claim in claims) < 5
+    due_ms = schedule.next_due_ms(12)
+    assert due_ms is not None and 15_000 < due_ms - claims[0].at_ms <= 20_000
+
+
 def test_the_spread_of_neighbouring_users_is_even() -> None:
     tenths = [0] * 10
     for user_id in range(1, 1001):

@@ -156,6 +156,14 @@ def test_few_missing_users_do_not_wait_for_a_herd_that_is_not_there(subject: Sub
     assert len(subject.schedule.claim(10, 60, "a")) == 5
 
 
+def test_a_claim_tells_how_far_in_front_its_user_was_woken(subject: Subject) -> None:
+    subject.schedule.wake([4], head_start_s=5)
+    subject.schedule.wake([4], head_start_s=300)
+    subject.schedule.ensure([8])
+    subject.pass_time(0.2)
+    assert {claim.user_id: claim.head_start_s for claim in subject.schedule.claim(2, 5, "a")} == {4: 300.0, 8: 0.0}
+
+
 def test_an_untouched_schedule_was_not_emptied(subject: Subject) -> None:
     assert not subject.schedule.look().emptied
     subject.schedule.wake([1])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pushserver.bus.homes import HOME_LEASE_S, Live
 from pushserver.bus.states import NOTHING_STORED, StoredState
 from pushserver.clock import ManualClock
 from pushserver.errors import StoreUnavailable
@@ -28,8 +29,8 @@ class World:
         self.watches = [Watch(user_id, data_type) for user_id in range(1, users + 1) for data_type in INTERVALS_S]
         for watch in self.watches:
             watch.phones = [SimpleNamespace(user_id=watch.user_id, told={})]  # type: ignore[assignment]
-        self.away = False
-        self.absence = Absence(lambda: self.watches, self.tell, self.read, INTERVALS_S, self.clock)  # type: ignore
+        self.away, self.live = False, 0
+        self.absence = Absence(lambda: self.watches, self.tell, self.read, self.live_bits, INTERVALS_S, self.clock)  # type: ignore
 
     def tell(self, phones: Iterable[Any], data_type: DataType, freshness: Freshness, reason: str, frame: bytes) -> None:
         assert b'"state":"%s"' % freshness.value.encode() in frame
@@ -42,6 +43,9 @@ class World:
             raise StoreUnavailable("away")
         self.read_sizes.append(len(wanted))
         return [self.rows.get(key, NOTHING_STORED) for key in wanted]
+
+    def live_bits(self, user_ids: Iterable[int]) -> dict[int, int]:
+        return dict.fromkeys(user_ids, self.live)
 
     def store(self, user_id: int, data_type: DataType, confirmed_ms: int, status: Freshness = Freshness.LIVE) -> None:
         self.rows[user_id, data_type] = StoredState(1, 1, confirmed_ms, b"42[]", status, "", None)
@@ -114,6 +118,17 @@ def test_live_again_is_what_the_exchange_confirmed_after_they_came_back(gone: Wo
     assert gone.told[1:] == [(1, DataType.BALANCE, Freshness.LIVE, "")]
     gone.absence.looked(True)
     assert len(gone.told) == 2 and gone.read_sizes == [2, 1], "nothing is read once all know"
+
+
+def test_what_a_living_home_keeps_is_live_once_dead_homes_are_gone_although_it_is_seldom_fetched(gone: World) -> None:
+    gone.live = Live.STREAM | Live.MARKS
+    gone.absence.looked(True)
+    gone.clock.advance(HOME_LEASE_S + 1)
+    gone.absence.looked(True)
+    assert gone.told == []
+    gone.clock.advance(2)
+    gone.absence.looked(True)
+    assert gone.told == [(1, DataType.POSITIONS, Freshness.LIVE, "")], "nothing keeps its balance"
 
 
 def test_a_push_workers_own_word_is_left_to_it(gone: World) -> None:

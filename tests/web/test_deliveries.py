@@ -114,7 +114,7 @@ class World:
         self.states, self.schedule, self.ears = States(), Schedule(), Ears()
         self.clock, self.heard = ManualClock(wall_ms=1_000_000), RecordingObserver()
         self.deliveries = Deliveries(  # type: ignore[arg-type]
-            self.states, self.schedule, INTERVALS_S, self.clock, self.heard
+            self.states, self.schedule, lambda users: {}, INTERVALS_S, self.clock, self.heard
         )
         self.deliveries.listener = self.ears  # type: ignore[assignment]
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from pushserver.bus.schedule import HINT_HEAD_START_S
+from pushserver.bus.schedule import BUSY_HEAD_START_S, HINT_HEAD_START_S
 from pushserver.errors import (
     AddressBanned,
     AnswerMalformed,
@@ -24,7 +24,7 @@ from pushserver.errors import (
 from pushserver.model import DataType
 from pushserver.observers import AddressPaused, FetchFailed, FreshnessChanged, StateCommitted
 from pushserver.workers import paying
-from pushserver.workers.hints import ORDERS
+from pushserver.workers.hints import CLOSED_PNL, ORDERS, POSITIONS
 from pushserver.workers.stopping import CHECK_S
 from tests.workers.bench import ALL, Bench
 
@@ -403,6 +403,28 @@ def test_who_is_urgent_and_got_nothing_in_a_crowd_stays_in_front(
     assert (again.user_id, again.hints) == (4, claim.hints)
     bench.serve(again)
     assert bench.exchange.count() > asked
+
+
+@pytest.mark.parametrize("head_start_s", [HINT_HEAD_START_S, BUSY_HEAD_START_S])
+def test_who_was_asked_for_in_part_in_a_crowd_keeps_its_place_and_what_is_left_of_its_hints(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, head_start_s: float
+) -> None:
+    monkeypatch.setattr(paying, "URGENT_PATIENCE_S", 0.05)
+    bench.watch(4)
+    bench.run_for(2)
+    bench.schedule.wake([4], head_start_s=head_start_s, hints=POSITIONS | CLOSED_PNL)
+    bench.exchange.accounts["key-4"].open_position("BTCUSDT", "1", "5")
+    bench.budget.grants = [1] + [0] * 1000
+    [claim] = bench.schedule.claim(1, 12.0, "bench")
+    bench.serve(claim)
+    bench.budget.grants.clear()
+    [again] = bench.schedule.claim(1, 12.0, "bench")
+    assert again.user_id == 4
+    assert again.hints & CLOSED_PNL and not again.hints & POSITIONS
+    assert again.head_start_s == head_start_s, "and no other"
+    counted = bench.exchange.count("closed_pnl")
+    bench.serve(again)
+    assert bench.exchange.count("closed_pnl") > counted
 
 
 def test_a_ban_silences_everybody_until_one_probe_succeeds(bench: Bench) -> None:

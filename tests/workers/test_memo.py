@@ -51,3 +51,14 @@ def test_a_memo_from_the_future_was_written_by_another_clock() -> None:
     memo.resources[Resource.WALLET].fetched_ms = 60_000
     assert Memo.from_bytes(memo.to_bytes(), now_ms=59_000) == memo
     assert Memo.from_bytes(memo.to_bytes(), now_ms=10_000) == Memo()
+
+
+def test_a_hint_stays_open_since_it_came_whatever_comes_again() -> None:
+    memo = Memo()
+    wallet = memo.resources[Resource.WALLET]
+    memo.hinted([Resource.WALLET], 1_000)
+    memo.hinted([Resource.WALLET], 3_000)
+    assert wallet.wanted_ms == 1_000
+    wallet.wanted_ms = 9_000
+    memo.hinted([Resource.WALLET], 4_000)
+    assert wallet.wanted_ms == 4_000, "one that was to be looked at later is looked at now"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -135,6 +136,17 @@ def test_a_payment_that_cannot_be_made_is_given_up(counter: Counter, monkeypatch
     calls = len(counter.budget.asked)
     gevent.sleep(0.05)
     assert len(counter.budget.asked) <= calls + 1, "nobody asks any more for who has gone"
+
+
+def test_nobody_waits_to_pay_for_what_would_be_answered_too_late(counter: Counter) -> None:
+    soon_s = counter.clock.monotonic_s() + paying.ANSWERED_IN_S
+    counter.cashier.pay(1, Urgency.HINT, deadline_s=soon_s - 1.0)
+    counter.budget.plan = [0] * 10_000
+    began_s = time.monotonic()
+    with pytest.raises(Silenced) as caught:
+        counter.cashier.pay(1, Urgency.HINT, deadline_s=soon_s + 0.2)
+    assert caught.value.is_crowd
+    assert 0.15 < time.monotonic() - began_s < paying.URGENT_PATIENCE_S / 2
 
 
 def test_E2_a_pause_sends_all_away_at_once_and_nobody_asks_redis_again_and_again(counter: Counter) -> None:

@@ -144,6 +144,20 @@ def test_no_more_rounds_run_than_there_are_slots(site: Site) -> None:
     assert most == 3
 
 
+def test_G7_a_worker_that_can_take_nobody_is_seen_by_those_who_look_for_one(site: Site) -> None:
+    site.exchange.latency_s = 4.0
+    pool = site.start(concurrency=1)
+    site.watch(1, 2)
+    wait_until(lambda: pool.busy == 1)
+    looks = []
+    for _ in range(3):
+        site.schedule.look()
+        gevent.sleep(1.2)
+        looks.append(site.schedule.look().is_served)
+    assert looks == [True] * 3
+    assert pool.busy == 1
+
+
 def test_a_user_who_crashes_the_round_backs_off_and_harms_nobody(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     really_read = CredentialsCache.get
 
