@@ -149,7 +149,7 @@ def test_a_clock_of_redis_that_was_ahead_for_a_moment_puts_nobody_far_into_the_p
     assert [claim.user_id for claim in claims] == [16, 4, 8]
     assert max(claim.overdue_s for claim in claims) < 5
     due_ms = schedule.next_due_ms(12)
-    assert due_ms is not None and 15_000 < due_ms - claims[0].at_ms <= 20_000
+    assert due_ms is not None and 15_000 < due_ms - claims[0].at_ms < 25_000
 
 
 def test_the_spread_of_neighbouring_users_is_even() -> None:
