@@ -104,7 +104,8 @@ def test_plain_channels_are_heard_exactly_once_whichever_node_dies(tmp_path: Pat
         next(node for node in cluster.nodes if node.port == ears._plain_node.port).kill()
         wait(lambda: plain() == all_ports(), 4)
         wait(lambda: ears.hears, 15)
-        assert plain() == all_ports()
+        # The nodes themselves may lose one message more while they agree on who is gone; none may come twice.
+        wait(lambda: plain() == all_ports(), 5)
         """,
     )
 
