@@ -100,11 +100,11 @@ def test_plain_channels_are_heard_exactly_once_whichever_node_dies(tmp_path: Pat
         def all_ports():
             return sorted(node.port for node in cluster.nodes if node.answers())
 
-        assert plain() == all_ports()
+        # A young cluster whose nodes still connect to each other may lose one; none may ever come twice.
+        wait(lambda: plain() == all_ports(), 5)
         next(node for node in cluster.nodes if node.port == ears._plain_node.port).kill()
         wait(lambda: plain() == all_ports(), 4)
         wait(lambda: ears.hears, 15)
-        # The nodes themselves may lose one message more while they agree on who is gone; none may come twice.
         wait(lambda: plain() == all_ports(), 5)
         """,
     )
